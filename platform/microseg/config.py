@@ -1,0 +1,174 @@
+"""Frozen, strict configuration models: what one trial is, and what a search is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from microseg.errors import MicrosegError
+
+M = TypeVar("M", bound=BaseModel)
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Return a hint for a mistyped name: the nearest allowed one, and all that are allowed.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    allowed : iterable of str
+        What would have been accepted.
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(Strict):
+    """A named entry of a table (architecture, loss, ...) and its keyword arguments."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class TrialConfig(Strict):
+    """Everything that defines one training: a point of a search space.
+
+    ``tile`` is in pixels, ``epochs`` and ``patience`` count epochs of the fold, ``overlap`` is the
+    fraction of a tile that neighbouring tiles share when a full image is predicted.
+    """
+
+    model: Component
+    loss: Component = Component(name="bce_dice")
+    optimizer: Component = Component(name="adam")
+    augment: Component = Component(name="flips")
+    preprocess: Component = Component(name="percentile")
+    tile: int = Field(default=256, ge=16, le=4096)
+    overlap: float = Field(default=0.25, ge=0.0, le=0.75)
+    batch_size: int = Field(default=8, ge=1)
+    epochs: int = Field(default=50, ge=1)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+    patience: int = Field(default=15, ge=1)
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0)
+
+
+class AshaConfig(Strict):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) on the first fold's epochs."""
+
+    grace: int = Field(default=3, ge=1)
+    reduction: int = Field(default=3, ge=2)
+
+
+class SearchConfig(Strict):
+    """A search: the space, how many trials, what is compared, and how the data is divided.
+
+    ``space`` has the shape of a `TrialConfig` with distributions in place of values (see
+    `microseg.space`). ``holdout`` is the fraction of groups set aside that no search sees.
+    """
+
+    space: dict[str, Any]
+    trials: int = Field(default=20, ge=1)
+    metric: str = "val/dice"
+    mode: Literal["max", "min"] = "max"
+    folds: int | Literal["given"] = 5
+    holdout: float = Field(default=0.2, ge=0.0, lt=0.9)
+    asha: AshaConfig | None = AshaConfig()
+    concurrency: int = Field(default=1, ge=1)
+    gpus_per_trial: float | None = Field(default=None, ge=0.0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _at_least_two_folds(self) -> SearchConfig:
+        if isinstance(self.folds, int) and self.folds < 1:
+            raise ValueError("folds must be a whole number of at least 1, or 'given'")
+        return self
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first finding of a pydantic error in one line, with a hint for a mistyped key."""
+    finding = error.errors()[0]
+    path = ".".join(str(part) for part in finding["loc"])
+    if finding["type"] == "extra_forbidden":
+        owner: type[BaseModel] = model
+        for part in finding["loc"][:-1]:
+            field = owner.model_fields.get(str(part))
+            nested = field.annotation if field else None
+            if isinstance(nested, type) and issubclass(nested, BaseModel):
+                owner = nested
+        return f"unknown key '{path}'; {did_you_mean(str(finding['loc'][-1]), owner.model_fields)}"
+    given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
+    return f"{path or 'value'}: {finding['msg']}{given}"
+
+
+def parse(model: type[M], values: Any, source: str) -> M:
+    """Validate plain values as a model, or refuse in one line that names the source.
+
+    Raises
+    ------
+    MicrosegError
+        If a key is unknown or a value does not fit.
+    """
+    if not isinstance(values, dict):
+        raise MicrosegError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise MicrosegError(f"{source}: {first_problem(error, model)}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML document; a missing or malformed file is one clear line.
+
+    Raises
+    ------
+    MicrosegError
+        If the file is missing, unreadable or no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MicrosegError(f"{path}: no such file; give the path of a YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MicrosegError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise MicrosegError(f"{path}: not valid YAML: {problem}") from error
+
+
+def read_search(path: Path) -> SearchConfig:
+    """Read a search-space YAML (see `search_spaces/`).
+
+    Raises
+    ------
+    MicrosegError
+        If the file cannot be read or does not describe a search.
+    """
+    return parse(SearchConfig, read_yaml(path), str(path))
+
+
+def read_trial(path: Path) -> TrialConfig:
+    """Read one configuration, such as the `best.yaml` that a search leaves.
+
+    Raises
+    ------
+    MicrosegError
+        If the file cannot be read or does not describe a trial.
+    """
+    return parse(TrialConfig, read_yaml(path), str(path))

@@ -1,0 +1,1 @@
+"""Data sets: manifests, dataset formats, reading and writing images, checks, and the training pipeline."""
