@@ -1,0 +1,63 @@
+"""The network architectures, by name.
+
+A new family is one file with a builder and its stride, and one line in each table.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from microseg.components import Builder, check, create
+from microseg.config import Component
+from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
+from microseg.models.unet import unet, unet_stride
+
+ARCHITECTURES: dict[str, Builder] = {"unet": unet, "encoder_unet": encoder_unet}
+STRIDES: dict[str, Callable[[Mapping[str, Any]], int]] = {
+    "unet": unet_stride,
+    "encoder_unet": encoder_unet_stride,
+}
+
+
+def build_model(component: Component, channels: int, classes: int) -> keras.Model:
+    """Build a network for images of any size that `stride` divides.
+
+    Parameters
+    ----------
+    component : Component
+        An entry of ``ARCHITECTURES`` and its parameters.
+    channels : int
+        Channels of the image.
+    classes : int
+        Number of output maps: 1 (foreground probability, sigmoid) or at least 2 (softmax).
+
+    Returns
+    -------
+    keras.Model
+        From ``(batch, height, width, channels)`` to float32 ``(batch, height, width, classes)`` in [0, 1].
+
+    Raises
+    ------
+    MicrosegError
+        If the component is not in the table or its parameters do not fit.
+    """
+    model: keras.Model = create(component, ARCHITECTURES, "model", channels, classes)
+    return model
+
+
+def stride(component: Component) -> int:
+    """Return what height and width of an input must be a multiple of (pixels), without building the network.
+
+    Raises
+    ------
+    MicrosegError
+        If the component is not in the table or its parameters do not fit.
+    """
+    given = check(component, ARCHITECTURES, "model")
+    signature = inspect.signature(ARCHITECTURES[component.name])
+    defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
+    return STRIDES[component.name](defaults | given)

@@ -1,0 +1,137 @@
+"""The machine: threads, precision, seeds, memory. TensorFlow is imported only inside the functions."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from microseg.config import Precision
+from microseg.errors import MicrosegError
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+MIB = 2**20
+
+
+def threads(count: int) -> None:
+    """Give TensorFlow a number of threads, within one operation and between operations.
+
+    Raises
+    ------
+    MicrosegError
+        If TensorFlow already runs with another number.
+    """
+    import tensorflow as tf
+
+    config = tf.config.threading
+    if config.get_intra_op_parallelism_threads() == count == config.get_inter_op_parallelism_threads():
+        return
+    try:
+        config.set_intra_op_parallelism_threads(count)
+        config.set_inter_op_parallelism_threads(count)
+    except RuntimeError as error:
+        raise MicrosegError(
+            f"threads: {count} given, but TensorFlow already runs in this process; set them before training"
+        ) from error
+
+
+def grow_gpu_memory() -> None:
+    """Let TensorFlow take GPU memory as it needs it, so that several trials can share one GPU."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Refused once a GPU is in use; then its memory is as an earlier call left it.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's feature flags; none where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, []))
+
+
+def _gpu_capability() -> tuple[int, int] | None:
+    """Return the lowest CUDA compute capability of the GPUs, or None without any."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return min((detail.get("compute_capability", (0, 0)) for detail in details), default=None)
+
+
+def precision_policy(precision: Precision) -> str:
+    """Return the Keras dtype policy for a precision.
+
+    ``auto`` is 16-bit where the hardware computes it faster: bfloat16 on a GPU from Ampere on and on a CPU
+    with AVX512-BF16 or AMX, float16 on a Volta or Turing GPU; else float32. Weights stay float32.
+    """
+    if precision != "auto":
+        return POLICIES[precision]
+    capability = _gpu_capability()
+    if capability is None:
+        return POLICIES["bfloat16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"]
+    if capability >= (8, 0):
+        return POLICIES["bfloat16"]
+    return POLICIES["float16" if capability >= (7, 0) else "float32"]
+
+
+@contextlib.contextmanager
+def fresh_session(precision: Precision, seed: int) -> Iterator[None]:
+    """Start from an empty Keras state with a precision policy and a seed; restore the policy afterwards.
+
+    The state of earlier models is dropped, which frees their memory and makes layer names repeat.
+    """
+    import keras
+
+    grow_gpu_memory()
+    before = keras.config.dtype_policy()
+    keras.backend.clear_session()  # resets the policy and the seeds too, so it comes first
+    keras.config.set_dtype_policy(precision_policy(precision))
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        keras.backend.clear_session()
+        keras.config.set_dtype_policy(before)
+
+
+def peak_memory_mib() -> float:
+    """Return the most main memory that this process ever held, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (MIB if sys.platform == "darwin" else 1024)
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware() -> dict[str, Any]:
+    """Describe this machine: system, CPU, cores, memory in GiB, GPUs, and what precision ``auto`` means."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": platform.platform(terse=True),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "memory_gib": round(memory, 1),
+        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
+        "precision": precision_policy("auto"),
+    }

@@ -1,0 +1,131 @@
+"""What a training says: progress while it runs, results of folds and trials, and how they are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, ValidationError
+
+from microseg.config import Strict, TrialConfig
+from microseg.data.files import replacing
+from microseg.data.manifest import Manifest
+from microseg.folds import Fold
+
+State = Literal["completed", "diverged", "collapsed"]
+RESULT, MODEL = "result.json", "model.keras"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set and the folder where its decoded arrays are kept."""
+
+    manifest: Manifest
+    cache: Path
+
+
+class Sample(NamedTuple):
+    """One validation image as the network sees it.
+
+    ``image`` is preprocessed, (height, width, channels) float32; ``truth`` the class index, (height, width)
+    uint8 with 255 ignored; ``probability`` (height, width, maps) float32 in [0, 1].
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+
+
+class FoldResult(Strict):
+    """The outcome of training one fold.
+
+    ``diverged``: the loss became NaN or infinite. ``collapsed``: the best network predicts one class
+    everywhere although the truth has several. ``metrics`` and ``per_image`` (validation Dice by item name)
+    are those of ``best_epoch`` (from 1), whose weights ``model`` holds. ``fingerprint`` identifies what
+    was trained: configuration, data and fold.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # a diverged fold has NaN among its metrics
+
+    fold: int
+    state: State
+    best_epoch: int
+    epochs: int
+    metrics: dict[str, float]
+    per_image: dict[str, float]
+    seconds: float
+    parameters: int
+    peak_memory_mib: float
+    model: Path
+    history: list[dict[str, float]]
+    fingerprint: str
+
+
+class TrialResult(Strict):
+    """The folds of one configuration, in the order they were trained."""
+
+    folds: tuple[FoldResult, ...]
+
+    def _table(self) -> dict[str, list[float]]:
+        names = self.folds[0].metrics
+        return {name: [fold.metrics[name] for fold in self.folds] for name in names}
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean over the folds of every metric."""
+        return {name: float(np.mean(values)) for name, values in self._table().items()}
+
+    @property
+    def std(self) -> dict[str, float]:
+        """Sample standard deviation over the folds of every metric; 0 for a single fold."""
+        ddof = min(len(self.folds) - 1, 1)
+        return {name: float(np.std(values, ddof=ddof)) for name, values in self._table().items()}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One event: an epoch (counted from 1) that ended or, with ``result``, the end of the fold."""
+
+    fold: int
+    epoch: int
+    metrics: dict[str, float]
+    samples: tuple[Sample, ...] = ()
+    result: FoldResult | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+def fold_folder(workdir: Path, fold: Fold) -> Path:
+    """Return where a fold keeps its model and result."""
+    return workdir / f"fold-{fold.index}"
+
+
+def fingerprint(config: TrialConfig, data: TrainingData, fold: Fold) -> str:
+    """Return a hash (sha256 hex) of all that defines the training of a fold."""
+    parts = (config.model_dump_json(), data.manifest.digest, fold.model_dump_json())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def write_result(result: FoldResult, folder: Path) -> None:
+    """Write ``result.json``; it comes last, so that whoever finds it finds the model too."""
+    with replacing(folder / RESULT) as file:
+        file.write(result.model_dump_json(indent=1).encode())
+
+
+def finished_fold(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path) -> FoldResult | None:
+    """Return the result that an earlier training of exactly this fold left in the folder, if any."""
+    folder = fold_folder(workdir, fold)
+    try:
+        result = FoldResult.model_validate_json((folder / RESULT).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    if result.fingerprint != fingerprint(config, data, fold) or not (folder / MODEL).is_file():
+        return None
+    return result.model_copy(update={"model": folder / MODEL})  # the folder may have moved

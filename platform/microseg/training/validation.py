@@ -1,0 +1,97 @@
+"""Validation on whole images: tiled prediction, metrics per image, and samples to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from microseg import metrics
+from microseg.config import TrialConfig
+from microseg.data.pipeline import Pair, encode_targets
+from microseg.metrics import Counts
+from microseg.tiling import predict_tiled, tile_starts
+from microseg.training.results import Sample
+
+Loss = Callable[[Any, Any], Any]
+SAMPLES = 3
+
+
+class Evaluation(NamedTuple):
+    """Metrics named ``val/...``, the Dice of every image, and whether only one class was predicted."""
+
+    metrics: dict[str, float]
+    per_image: dict[str, float]
+    collapsed: bool
+
+
+def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
+    """Predict a preprocessed image of any size, shape (height, width, maps).
+
+    A small image fills a smaller batch; Keras relaxes the compiled function's batch axis once, whatever sizes
+    follow.
+    """
+    tiles = [
+        len(tile_starts(max(side, config.tile), config.tile, config.overlap)) for side in image.shape[:2]
+    ]
+    return predict_tiled(
+        image,
+        model.predict_on_batch,
+        tile=config.tile,
+        overlap=config.overlap,
+        batch_size=min(config.batch_size, tiles[0] * tiles[1]),
+    )
+
+
+def evaluate_images(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig, loss: Loss) -> Evaluation:
+    """Predict whole images and average over them: every metric is computed per image, then averaged.
+
+    An image that is empty in truth and prediction has Dice and IoU 1 and is counted.
+    """
+    losses, counts = [], []
+    for pair in pairs:
+        probability = predict_image(model, pair.image, config)
+        maps = probability.shape[-1]
+        losses.append(float(loss(encode_targets(pair.mask, maps)[None], probability[None])))
+        predicted = metrics.classify(probability, config.threshold)
+        counts.append(metrics.confusion(pair.mask, predicted, max(maps - 1, 1)))
+    table = Counts(*(np.stack(member) for member in zip(*counts, strict=True)))
+    dice = keras.ops.convert_to_numpy(metrics.dice(table)).mean(axis=1)
+    values = {"val/loss": float(np.mean(losses))}
+    values |= {f"val/{name}": value for name, value in metrics.evaluate(table).items()}
+    return Evaluation(
+        values, {pair.name: float(x) for pair, x in zip(pairs, dice, strict=True)}, is_collapsed(table)
+    )
+
+
+def is_collapsed(counts: Counts) -> bool:
+    """Say whether one class was predicted everywhere although the truth has several.
+
+    Parameters
+    ----------
+    counts : Counts
+        Members of shape (images, foreground classes).
+    """
+    pixels = sum(counts)[:, 0].sum()  # type: ignore[index]
+
+    def classes(foreground: NDArray[np.float64]) -> int:
+        per_class = foreground.sum(axis=0)
+        return int(np.count_nonzero([*per_class, pixels - per_class.sum()]))
+
+    return classes(counts.tp + counts.fp) == 1 < classes(counts.tp + counts.fn)
+
+
+def shown(pairs: Sequence[Pair]) -> list[Pair]:
+    """Choose the few images that samples show: the same every epoch, the first one, evenly spaced."""
+    chosen = np.linspace(0, len(pairs), min(SAMPLES, len(pairs)), endpoint=False).astype(int)
+    return [pairs[index] for index in chosen]
+
+
+def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig) -> tuple[Sample, ...]:
+    """Predict the images that samples show."""
+    return tuple(
+        Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config)) for pair in pairs
+    )
