@@ -168,7 +168,7 @@ def whole_labels(labels: Array) -> int:
     """Count the non-zero labels that form a single 8-connected piece."""
     from skimage import measure  # slow to import, and not needed when nothing has changed
 
-    pieces, count = measure.label(labels, connectivity=2, background=0, return_num=True)
+    pieces, count = measure.label(labels, connectivity=2, background=0, return_num=True)  # type: ignore[no-untyped-call]
     first = np.zeros(count + 1, labels.dtype)
     first[pieces.ravel()] = labels.ravel()
     owners = np.unique(first[1:], return_counts=True)[1]

@@ -16,10 +16,12 @@ from microseg.errors import MicrosegError
 
 IGNORE = 255
 _STATE = "state --mask-kind binary (with --threshold), instance or classes"
-# Instances are guessed only where some mask has at least ten labels and nine in ten are one piece:
-# class masks have few values, and a class is rarely one piece.
-_MANY_LABELS = 10
-_MOSTLY_WHOLE = 0.9
+# Instances are guessed only where four labels in five are one piece, which classes rarely are, and some
+# mask has more labels than there are classes in common use; or fewer, where every mask numbers its labels
+# 1 to n without a gap and n differs: a set of classes has a fixed number, and gaps where one is absent.
+_MOSTLY_WHOLE = 0.8
+_VERY_MANY_LABELS = 32
+_MANY_LABELS = 8
 
 
 class Reading(NamedTuple):
@@ -107,13 +109,19 @@ def _guess(masks: Mapping[Path, MaskFacts], options: DataOptions) -> MaskKind:
     values = _values(masks.values())
     if len(values - {0}) <= 1 or values <= {0, 1, IGNORE}:
         return "binary"
-    labels, whole = (
-        sum(facts.labels for facts in masks.values()),
-        sum(facts.whole for facts in masks.values()),
-    )
-    if max(facts.labels for facts in masks.values()) >= _MANY_LABELS and whole >= _MOSTLY_WHOLE * labels:
+    if _look_like_instances(list(masks.values())):
         return "instance"
     raise MicrosegError(f"{next(iter(masks))} and the other masks hold the values {_say(values)}; {_STATE}")
+
+
+def _look_like_instances(masks: Sequence[MaskFacts]) -> bool:
+    counts = [facts.labels for facts in masks]
+    if sum(facts.whole for facts in masks) < _MOSTLY_WHOLE * sum(counts):
+        return False
+    numbered = all(facts.maximum == facts.labels for facts in masks)
+    return max(counts) >= _VERY_MANY_LABELS or (
+        numbered and max(counts) >= _MANY_LABELS and len(set(counts)) > 1
+    )
 
 
 def _binary(masks: Mapping[Path, MaskFacts], threshold: float | None) -> Reading:
