@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from microseg.data.files import read_bytes, replacing
+from microseg.data.tiff import TIFF_MAGIC, decode_tiff, has_jpeg
 from microseg.errors import MicrosegError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -24,9 +25,6 @@ OTHER_IMAGES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".npy", ".h5", ".dcm"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_LOSSY_TIFF = frozenset({6, 7, 34892})  # old-style JPEG, JPEG, lossy JPEG (TIFF tag 259)
-_ALPHA = frozenset({1, 2})  # associated and unassociated alpha (TIFF tag 338)
 # What the decoders raise on damaged files, found by truncating and corrupting real ones.
 _DAMAGE = (
     OSError,
@@ -171,10 +169,7 @@ def decode_labels(data: bytes, name: str) -> Array:
 
 def is_lossy(data: bytes) -> bool:
     """Say whether the format changes pixel values (JPEG, also within TIFF)."""
-    if not data.startswith(_TIFF):
-        return data.startswith(_JPEG)
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        return any(int(page.compression) in _LOSSY_TIFF for page in tif.pages)
+    return has_jpeg(data) if data.startswith(TIFF_MAGIC) else data.startswith(_JPEG)
 
 
 def write_image(path: Path, array: Array) -> None:
@@ -220,8 +215,8 @@ def _encode(path: Path, array: Array) -> bytes:
 
 def _decode(data: bytes, name: str, axes: str | None, *, labels: bool) -> tuple[Array, bool]:
     try:
-        if data.startswith(_TIFF):
-            array, alpha = _decode_tiff(data, name, axes)
+        if data.startswith(TIFF_MAGIC):
+            array, alpha = decode_tiff(data, name, axes)
         elif data.startswith((_PNG, _JPEG)):
             array, alpha = _decode_simple(data, labels=labels)
         else:
@@ -250,79 +245,6 @@ def _decode_simple(data: bytes, *, labels: bool) -> tuple[Array, bool]:
         array = array.astype(np.uint8) * (1 if labels else 255)
     array = array if array.ndim == 3 else array[..., None]
     return array, array.shape[2] in (2, 4)
-
-
-def _decode_tiff(data: bytes, name: str, axes: str | None) -> tuple[Array, bool]:
-    """Decode TIFF to (height, width, channels), and whether the last channel is alpha."""
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        series, page = tif.series[0], tif.pages.first
-        _check_segments(tif, len(data))
-        if len(tif.series) > 1:
-            raise MicrosegError(
-                f"{name}: the file holds {len(tif.series)} images of different sizes; save the wanted one"
-                " alone"
-            )
-        letters = _stated_axes(series, axes, name)
-        array = series.asarray()
-        alpha = page.samplesperpixel in (2, 4) and bool(_ALPHA & set(page.extrasamples))
-    return _as_channels_last(array.reshape(_shape(series, letters)), letters, name), alpha
-
-
-def _check_segments(tif: Any, size: int) -> None:
-    """Refuse a file that ends before its pixels do: tifffile would fill the rest with zeros."""
-    for page in tif.pages:
-        ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > size or not page.dataoffsets:
-            raise ValueError("the file ends before its pixels do")
-
-
-def _stated_axes(series: Any, axes: str | None, name: str) -> str:
-    """Return the file's axes as letters of TZCYXS: single pages, what the file says, or as stated."""
-    own = str(series.axes)
-    if own in {"YX", "YXS", "SYX"}:
-        return own
-    says_itself = series.kind in {"ome", "imagej"} and set(own) <= set("TZCYXS")
-    if axes is None and says_itself:
-        return own
-    if axes is None:
-        raise MicrosegError(
-            f"{name}: a multi-page TIFF of shape {series.shape}; state the order of its axes, such as --axes"
-            " CYX"
-            " (letters of T, Z, C, Y, X)"
-        )
-    stated = axes + "S" if own.endswith("S") else axes
-    if len(stated) not in {len(own), len(series.get_shape(squeeze=False))}:
-        raise MicrosegError(
-            f"{name}: the stated axes {axes} do not fit its shape {series.shape}; give one letter for each of"
-            f" its {len(own)} dimensions"
-        )
-    return stated
-
-
-def _shape(series: Any, letters: str) -> tuple[int, ...]:
-    return tuple(series.get_shape(squeeze=len(letters) == len(series.shape)))
-
-
-def _as_channels_last(array: Array, letters: str, name: str) -> Array:
-    for letter in "TZ":
-        if letter in letters:
-            place = letters.index(letter)
-            if array.shape[place] > 1:
-                raise MicrosegError(
-                    f"{name}: {array.shape[place]} planes along {letter}; images are segmented plane by"
-                    " plane:"
-                    " save each plane (or a projection) as a file of its own"
-                )
-            array, letters = array.squeeze(place), letters.replace(letter, "")
-    for letter in "CS":  # channels last; both only where one of them has length 1
-        if letter in letters:
-            array = np.moveaxis(array, letters.index(letter), -1)
-            letters = letters.replace(letter, "") + letter
-    if letters.startswith("XY"):
-        array = array.swapaxes(0, 1)
-    if letters.endswith("CS") and 1 not in array.shape[2:]:
-        raise MicrosegError(f"{name}: both channels and colours {array.shape[2:]}; save one of them per file")
-    return array.reshape(*array.shape[:2], -1)
 
 
 def _without_alpha(array: Array, name: str) -> Array:

@@ -18,8 +18,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _README = """Demo data set of microseg: synthetic cells in fluorescence
 
-{images} images of {size} x {size} pixels in {sessions} sessions (seed {seed}): 16-bit TIFF images, 16-bit PNG masks with one
-number per object, and the session of each image in manifest.csv (column 'group').
+{images} images of {size} x {size} pixels in {sessions} sessions (seed {seed}): 16-bit TIFF images, 16-bit
+PNG masks with one number per object, and the session of each image in manifest.csv (column 'group').
 Drawn by a program: cells that touch, uneven illumination, blur, background haze, Poisson and read noise. Each
 session has an illumination, exposure, focus and cell size of its own. Free to use for anything (CC0).
 """
@@ -178,7 +178,7 @@ def _illumination(size: int, tilt: tuple[float, float]) -> Array:
 
 
 def _renumbered(labels: Array) -> Array:
-    """Give the visible objects the numbers 1, 2, ...; slivers below 12 pixels at the border become background."""
+    """Give the visible objects the numbers 1, 2, ...; slivers below 12 pixels become background."""
     counts = np.bincount(labels.ravel())
     kept = np.flatnonzero(counts >= 12)
     kept = kept[kept > 0]
