@@ -1,0 +1,150 @@
+"""Masks for a folder of images, through the registered model."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.exceptions import MlflowException
+
+from microseg import storage
+from microseg.config import Strict
+from microseg.data.images import check_suffix, read_image, write_image
+from microseg.errors import MicrosegError
+from microseg.serving.segmenter import Segmenter
+
+
+class PredictSummary(Strict):
+    """What a batch prediction did.
+
+    ``masks`` are the written files; ``failed`` maps an image that could not be segmented to the
+    reason; ``skipped`` are files that are no images. ``seconds`` counts reading, predicting and
+    writing, not the loading of the model.
+    """
+
+    masks: tuple[str, ...]
+    failed: dict[str, str]
+    skipped: tuple[str, ...]
+    megapixels: float
+    seconds: float
+
+    @property
+    def megapixels_per_second(self) -> float:
+        """Speed over the images that were segmented."""
+        return self.megapixels / self.seconds if self.seconds > 0 else 0.0
+
+
+def load_segmenter(model_uri: str) -> Segmenter:
+    """Load a model from MLflow.
+
+    Parameters
+    ----------
+    model_uri : str
+        Such as ``models:/NAME@champion``, ``models:/NAME/3`` or the path of a saved model.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no such model or it was not made by microseg.
+    """
+    try:
+        model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
+    except (MlflowException, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MicrosegError(
+            f"{model_uri}: cannot be loaded ({reason}); check the name and the alias"
+        ) from error
+    segmenter = getattr(model, "segmenter", None)
+    if segmenter is None:
+        raise MicrosegError(f"{model_uri}: not a microseg model; give one that 'microseg search' registered")
+    return segmenter  # type: ignore[no-any-return]
+
+
+def predict_folder(
+    model_uri: str, source: str, target: str, *, progress: Callable[[int, int], None] | None = None
+) -> PredictSummary:
+    """Write a mask, PNG, beside the same stem, for every image of a folder.
+
+    An image that cannot be used does not stop the others; it is in the summary's ``failed``.
+
+    Parameters
+    ----------
+    model_uri : str
+        See `load_segmenter`.
+    source : str
+        A folder or one image: local path or ``s3://`` URI. Folders inside it are not entered.
+    target : str
+        The folder for the masks, a path or URI, not the source's. A mask appears only as a whole.
+    progress : callable, optional
+        Called with the number of finished images and of all images.
+
+    Raises
+    ------
+    MicrosegError
+        Before anything is predicted: if there is no image, if two images would have the same mask,
+        if masks would replace images, or if the model cannot be loaded.
+    """
+    images, skipped = _images(source)
+    _check_targets(images, target)
+    segmenter = load_segmenter(model_uri)
+    masks: list[str] = []
+    failed: dict[str, str] = {}
+    pixels, started = 0, time.perf_counter()
+    for number, image in enumerate(images, start=1):
+        try:
+            pixels += _predict_one(segmenter, image, _mask_of(image, target))
+            masks.append(_mask_of(image, target))
+        except MicrosegError as error:
+            failed[image] = str(error)
+        if progress is not None:
+            progress(number, len(images))
+    return PredictSummary(
+        masks=tuple(masks),
+        failed=failed,
+        skipped=skipped,
+        megapixels=pixels / 1e6,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _images(source: str) -> tuple[list[str], tuple[str, ...]]:
+    files = storage.listing(source)
+    images = [file for file in files if check_suffix(Path(PurePosixPath(file).name))]
+    if not images:
+        raise MicrosegError(f"{source}: no image among {len(files)} file(s); give PNG, TIFF or JPEG files")
+    return images, tuple(file for file in files if file not in set(images))
+
+
+def _mask_of(image: str, target: str) -> str:
+    return storage.join(target, f"{PurePosixPath(image).stem}.png")
+
+
+def _check_targets(images: list[str], target: str) -> None:
+    masks = Counter(_mask_of(image, target) for image in images)
+    mask, count = masks.most_common(1)[0]
+    if count > 1:
+        raise MicrosegError(f"{mask}: {count} images differ only in their suffix; rename one of them")
+    overwritten = set(masks) & set(images)
+    if overwritten:
+        raise MicrosegError(
+            f"{min(overwritten)}: the mask would replace the image; give another output folder"
+        )
+
+
+def _predict_one(segmenter: Segmenter, image: str, mask: str) -> int:
+    """Segment one file into another; return its number of pixels."""
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
+        array = read_image([storage.fetch(image, Path(folder) / "in")], segmenter.card.axes)
+        result = segmenter.segment(array)
+        if storage.is_remote(mask):
+            local = Path(folder) / "mask.png"
+            write_image(local, result)
+            storage.store(local, mask)
+        else:
+            write_image(Path(mask), result)
+    return int(np.prod(result.shape))

@@ -1,0 +1,60 @@
+"""What a served model must know about itself, kept as ``card.json`` beside its networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+import microseg
+from microseg.config import Precision, Strict, TrialConfig, first_problem
+from microseg.errors import MicrosegError
+
+CARD = "card.json"
+
+
+class ModelCard(Strict):
+    """Identity, input and origin of a model.
+
+    Tile, overlap, batch size, preprocessing and threshold are those of ``config``, so that serving
+    cannot drift from what was validated. ``name`` is the registered model's; ``classes`` are named
+    as in the `Manifest`; ``axes`` orders multi-page TIFF files; ``precision`` is the one that was
+    used where ``config`` says "auto"; ``data_digest`` is the manifest's; ``scores`` are
+    cross-validated means such as ``val/dice`` (selection scores: the folds chose the epoch).
+    """
+
+    name: str
+    study: str
+    trial: str
+    config: TrialConfig
+    channels: int = Field(ge=1)
+    classes: tuple[str, ...] = Field(min_length=1)
+    axes: str | None = None
+    pixel_size_um: float | None = None
+    precision: Precision = "float32"
+    data_digest: str
+    scores: dict[str, float] = Field(default_factory=dict)
+    microseg_version: str = microseg.__version__
+
+    def write(self, directory: Path) -> None:
+        """Write the card into a model's directory."""
+        (directory / CARD).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> ModelCard:
+        """Read the card of a model's directory.
+
+        Raises
+        ------
+        MicrosegError
+            If there is none, or it was written for another version of these fields.
+        """
+        path = directory / CARD
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise MicrosegError(f"{directory}: no {CARD}; this is not a microseg model") from error
+        except ValidationError as error:
+            raise MicrosegError(
+                f"{path}: {first_problem(error, cls)}; use the microseg version that wrote it"
+            ) from error

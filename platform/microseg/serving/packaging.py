@@ -1,0 +1,108 @@
+"""Put a trained ensemble into MLflow's model registry, complete with the code that runs it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import mlflow.pyfunc
+from mlflow.models import Model
+from mlflow.tracking import MlflowClient
+
+import microseg
+from microseg.config import Strict
+from microseg.errors import MicrosegError
+from microseg.serving.card import ModelCard
+
+CANDIDATE = "candidate"
+
+# What the served model imports, and nothing of the search. MLflow would infer it by loading the
+# model in a new process, which takes half a minute and depends on what happens to be installed.
+_REQUIRED = ("mlflow", "keras", "numpy", "pydantic", "pyyaml", "pillow", "tifffile", "imagecodecs")
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+
+
+class Candidate(Strict):
+    """A version in the registry that may become champion; ``uri`` is ``models:/NAME/VERSION``."""
+
+    name: str
+    version: int
+    uri: str
+
+
+def requirements() -> list[str]:
+    """Return the exact versions, as installed here, of what the served model imports."""
+    installed = {name: _version(name) for name in (*_TENSORFLOW, *_REQUIRED)}
+    return [f"{name}=={version}" for name, version in installed.items() if version]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Candidate:
+    """Log an ensemble as a model of a run, register it under the card's name, alias ``candidate``.
+
+    Parameters
+    ----------
+    card : ModelCard
+        What the model must know; ``card.name`` is the registered model's name.
+    members : sequence of Path
+        The ``.keras`` files, one per fold.
+    run_id : str
+        The run that the model belongs to; it need not be active.
+
+    Returns
+    -------
+    Candidate
+        The new version.
+
+    Raises
+    ------
+    MicrosegError
+        If a member is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
+        directory = Path(folder) / "model"
+        _assemble(card, members, directory)
+        # mlflow.pyfunc.log_model takes no run; this is what it calls, and it leaves the active run alone.
+        info = Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            name=card.name,
+            run_id=run_id,
+            registered_model_name=card.name,
+            tags={"microseg.study": card.study, "microseg.trial": card.trial},
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(directory)},
+            code_paths=[str(_package_copy(Path(folder) / "code"))],
+            pip_requirements=requirements(),
+        )
+    version = int(info.registered_model_version)
+    MlflowClient().set_registered_model_alias(card.name, CANDIDATE, str(version))
+    return Candidate(name=card.name, version=version, uri=f"models:/{card.name}/{version}")
+
+
+def _assemble(card: ModelCard, members: Sequence[Path], directory: Path) -> None:
+    directory.mkdir()
+    if not members:
+        raise MicrosegError(f"model '{card.name}': no networks given; give the .keras file of each fold")
+    for number, member in enumerate(members):
+        if not member.is_file():
+            raise MicrosegError(f"{member}: no such file; the network of fold {number} is missing")
+        shutil.copyfile(member, directory / f"fold-{number:03d}.keras")
+    card.write(directory)
+
+
+def _package_copy(folder: Path) -> Path:
+    """Copy the package without its compiled leftovers, which MLflow would take along."""
+    source = Path(microseg.__file__).parent
+    return Path(
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    )

@@ -1,0 +1,151 @@
+"""From an image to its mask: the one code path of batch prediction, REST and notebooks."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from microseg import runtime
+from microseg.components import bind
+from microseg.data.preprocess import PREPROCESSING
+from microseg.errors import MicrosegError
+from microseg.serving.card import ModelCard
+from microseg.tiling import predict_tiled
+
+Image = NDArray[np.generic]
+Probability = NDArray[np.float32]
+Mask = NDArray[np.uint8]
+
+MEMBERS = "*.keras"
+
+
+def to_mask(probability: Probability, threshold: float) -> Mask:
+    """Decide every pixel's class.
+
+    Parameters
+    ----------
+    probability : ndarray of float32, shape (height, width, classes)
+        One map (sigmoid) or one per class, the background first (softmax), in [0, 1].
+    threshold : float
+        Where one map counts as foreground, in (0, 1); several maps are decided by the largest.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width)
+        0 and 255 for one map, so that any viewer shows the mask and any reader that takes non-zero
+        as foreground reads it back; class indices from 0 for several.
+    """
+    if probability.shape[-1] == 1:
+        mask: Mask = (probability[..., 0] >= threshold).astype(np.uint8)
+        return mask * 255
+    return probability.argmax(axis=-1).astype(np.uint8)
+
+
+class Segmenter:
+    """A model directory, loaded: its card and one network per fold, whose probabilities are averaged.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``card.json`` and one or more ``.keras`` files.
+
+    Raises
+    ------
+    MicrosegError
+        If the directory holds no readable model.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.card = ModelCard.read(directory)
+        runtime.grow_gpu_memory()
+        self._members = [_load(path) for path in sorted(directory.glob(MEMBERS))]
+        if not self._members:
+            raise MicrosegError(f"{directory}: no {MEMBERS} file; this is not a complete microseg model")
+        self._preprocess = bind(self.card.config.preprocess, PREPROCESSING, "preprocess")
+        # A model server calls from several threads; one image at a time keeps the memory flat.
+        self._lock = threading.Lock()
+
+    def probability(self, image: Image) -> Probability:
+        """Predict a whole image, in tiles.
+
+        Parameters
+        ----------
+        image : ndarray, shape (height, width, channels)
+            As the file stores it (uint8, uint16 or float32), not preprocessed. A grey image is
+            repeated for a colour model; a colour image with equal channels is taken as grey.
+
+        Returns
+        -------
+        ndarray of float32, shape (height, width, classes)
+            The mean of the networks' probabilities, in [0, 1].
+
+        Raises
+        ------
+        MicrosegError
+            If the image is empty, not finite or has the wrong number of channels.
+        """
+        config = self.card.config
+        prepared = self._preprocess(self._checked(image))
+        with self._lock:
+            return predict_tiled(
+                prepared,
+                self._predict,
+                tile=config.tile,
+                overlap=config.overlap,
+                batch_size=config.batch_size,
+            )
+
+    def segment(self, image: Image) -> Mask:
+        """Return the mask of a whole image, see `probability` and `to_mask`.
+
+        Raises
+        ------
+        MicrosegError
+            As `probability`.
+        """
+        return to_mask(self.probability(image), self.card.config.threshold)
+
+    def _predict(self, batch: Image) -> Probability:
+        total = self._members[0].predict_on_batch(batch)
+        for member in self._members[1:]:
+            total = total + member.predict_on_batch(batch)
+        return np.asarray(total, np.float32) / np.float32(len(self._members))
+
+    def _checked(self, image: Image) -> Image:
+        if image.ndim != 3 or 0 in image.shape:
+            raise MicrosegError(
+                f"image of shape {image.shape}; give (height, width, channels), none of them zero"
+            )
+        if image.dtype.kind not in "uif":
+            raise MicrosegError(f"image of type {image.dtype}; give whole numbers or floats")
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise MicrosegError(
+                "image with NaN or infinite values; replace them, by the background for instance"
+            )
+        return self._with_channels(image)
+
+    def _with_channels(self, image: Image) -> Image:
+        given, wanted = image.shape[-1], self.card.channels
+        if given == wanted:
+            return image
+        if given == 1 and wanted == 3:
+            return image.repeat(3, axis=-1)
+        if given == 3 and wanted == 1 and (image == image[..., :1]).all():
+            return image[..., :1]
+        raise MicrosegError(
+            f"image with {given} channel(s); the model '{self.card.name}' takes {wanted}: convert it first"
+        )
+
+
+def _load(path: Path) -> Any:
+    try:
+        # Safe mode refuses files that carry code; without compile no loss needs to be known.
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MicrosegError(f"{path}: not a network that can be loaded ({reason})") from error

@@ -1,0 +1,72 @@
+"""A tiny real ensemble, packaged and registered in an MLflow of its own."""
+
+from types import SimpleNamespace
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+from microseg.config import Component, TrialConfig
+from microseg.serving.card import ModelCard
+from microseg.serving.packaging import log_candidate
+
+
+def network(seed, channels=1, classes=1):
+    """Two convolutions with weights large enough that the mask has both classes."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((None, None, channels))
+    hidden = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    logits = keras.layers.Conv2D(
+        classes, 3, padding="same", kernel_initializer=keras.initializers.RandomNormal(0, 2)
+    )(hidden)
+    outputs = keras.layers.Activation("sigmoid" if classes == 1 else "softmax", dtype="float32")(logits)
+    return keras.Model(inputs, outputs)
+
+
+def card(**changes):
+    config = TrialConfig(model=Component(name="unet"), tile=32, overlap=0.25, batch_size=4, threshold=0.5)
+    values = {
+        "name": "cells", "study": "demo", "trial": "trial-003", "config": config, "channels": 1,
+        "classes": ("cell",), "data_digest": "0" * 64, "scores": {"val/dice": 0.9},
+    }  # fmt: skip
+    return ModelCard(**values | changes)
+
+
+def save(folder, networks, description):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, member in enumerate(networks):
+        member.save(folder / f"fold-{number}.keras")
+    description.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The functions that make networks, cards and model directories."""
+    return SimpleNamespace(network=network, card=card, save=save)
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A grey image of 70 x 50 pixels with a bright square: more than one tile, no multiple of it."""
+    pixels = np.random.default_rng(0).integers(0, 60, (50, 70, 1), dtype=np.uint8)
+    pixels[10:30, 20:50] += 150
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory):
+    """An ensemble of two networks, registered as version 1 of 'cells' with both aliases."""
+    folder = tmp_path_factory.mktemp("registered")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("demo", artifact_location=(folder / "artifacts").as_uri())
+    run = client.create_run(experiment)
+    directory = save(folder / "model", [network(1), network(2)], card())
+    candidate = log_candidate(card(), sorted(directory.glob("*.keras")), run.info.run_id)
+    client.set_registered_model_alias("cells", "champion", str(candidate.version))
+    yield SimpleNamespace(uri=uri, candidate=candidate, run=run, client=client, directory=directory)
+    mlflow.set_tracking_uri(before)

@@ -1,0 +1,127 @@
+"""One code path from image to mask: channels, the fold ensemble, refusals."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from microseg.config import Component, TrialConfig
+from microseg.data.preprocess import percentile
+from microseg.errors import MicrosegError
+from microseg.serving.card import ModelCard
+from microseg.serving.segmenter import Segmenter, to_mask
+
+
+@pytest.fixture(scope="module")
+def segmenter(build, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grey") / "model"
+    return Segmenter(build.save(folder, [build.network(1), build.network(2)], build.card()))
+
+
+@pytest.fixture(scope="module")
+def colour(build, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("colour") / "model"
+    card = build.card(channels=3, classes=("background", "nucleus", "body"))
+    return Segmenter(build.save(folder, [build.network(3, channels=3, classes=3)], card))
+
+
+def test_an_image_of_one_tile_gives_the_mean_of_the_networks(segmenter, build, image):
+    tile = image[:32, :32]
+    prepared = percentile(tile)[None]
+    members = [build.network(seed).predict_on_batch(prepared)[0] for seed in (1, 2)]
+    probability = segmenter.probability(tile)
+    assert probability.dtype == np.float32
+    assert_allclose(probability, np.mean(members, axis=0), atol=1e-5)
+    assert np.abs(members[0] - members[1]).max() > 0.1  # else one of them alone would pass
+
+
+def test_a_larger_image_has_its_own_size_and_both_classes(segmenter, image):
+    mask = segmenter.segment(image)
+    assert mask.shape == image.shape[:2]
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 255}
+    assert_array_equal(mask, segmenter.segment(image))
+
+
+def test_the_preprocessing_of_the_card_is_applied(build, tmp_path, image):
+    config = TrialConfig(model=Component(name="unet"), preprocess=Component(name="scale"), tile=32)
+    folder = build.save(tmp_path / "model", [build.network(1)], build.card(config=config))
+    tile = image[:32, :32]
+    expected = build.network(1).predict_on_batch(tile[None].astype(np.float32) / 255)[0]
+    assert_allclose(Segmenter(folder).probability(tile), expected, atol=1e-5)
+
+
+def test_a_16_bit_image_gives_what_its_8_bit_copy_gives(segmenter, image):
+    assert_allclose(
+        segmenter.probability(image.astype(np.uint16) * 257), segmenter.probability(image), atol=1e-5
+    )
+
+
+def test_a_grey_image_is_repeated_for_a_colour_model_and_reduced_for_a_grey_one(segmenter, colour, image):
+    rgb = image.repeat(3, axis=-1)
+    assert_array_equal(colour.segment(image), colour.segment(rgb))
+    assert_array_equal(segmenter.segment(rgb), segmenter.segment(image))
+
+
+def test_several_classes_give_class_indices(colour, image):
+    mask = colour.segment(image)
+    assert_array_equal(mask, colour.probability(image).argmax(axis=-1))
+    assert set(np.unique(mask)) <= {0, 1, 2}
+    assert len(np.unique(mask)) > 1
+
+
+def test_the_threshold_itself_is_foreground():
+    assert to_mask(np.array([[[0.3], [0.29]]], np.float32), np.float32(0.3)).tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((5, 5), np.uint8), r"shape \(5, 5\); give \(height, width, channels\)"),
+        (np.zeros((0, 5, 1), np.uint8), r"shape \(0, 5, 1\)"),
+        (np.zeros((5, 5, 2), np.uint8), "2 channel.* the model 'cells' takes 1"),
+        (np.arange(75, dtype=np.uint8).reshape(5, 5, 3), "3 channel.* the model 'cells' takes 1"),
+        (np.full((5, 5, 1), np.nan, np.float32), "NaN or infinite"),
+        (np.full((5, 5, 1), np.inf, np.float32), "NaN or infinite"),
+        (np.zeros((5, 5, 1), complex), "type complex128"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused_in_one_line(segmenter, array, words):
+    with pytest.raises(MicrosegError, match=words) as caught:
+        segmenter.probability(array)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_card_comes_back_as_it_was_written(build, tmp_path):
+    card = build.card(pixel_size_um=0.325, axes="CYX", precision="bfloat16")
+    card.write(tmp_path)
+    assert ModelCard.read(tmp_path) == card
+
+
+def test_a_directory_that_is_no_model_is_refused(build, tmp_path):
+    with pytest.raises(MicrosegError, match=r"no card\.json; this is not a microseg model"):
+        Segmenter(tmp_path)
+    build.card().write(tmp_path)
+    with pytest.raises(MicrosegError, match=r"no \*\.keras file"):
+        Segmenter(tmp_path)
+    (tmp_path / "fold-0.keras").write_bytes(b"not a network")
+    with pytest.raises(MicrosegError, match=r"fold-0\.keras: not a network that can be loaded") as caught:
+        Segmenter(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_of_another_version_is_refused_with_the_key(build, tmp_path):
+    build.card().write(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | {"colour": "blue"}))
+    with pytest.raises(MicrosegError, match=r"unknown key 'colour'.*use the microseg version that wrote it"):
+        ModelCard.read(tmp_path)
+
+
+def test_a_network_that_carries_code_is_refused(build, tmp_path):
+    inputs = keras.Input((None, None, 1))
+    evil = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs))
+    with pytest.raises(MicrosegError, match="not a network that can be loaded"):
+        Segmenter(build.save(tmp_path / "model", [evil], build.card()))
