@@ -1,0 +1,5 @@
+"""`python -m microseg`: the command line."""
+
+from microseg.cli import main
+
+main()

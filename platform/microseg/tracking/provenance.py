@@ -1,0 +1,91 @@
+"""Where a result came from: code, data, versions, hardware."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+import microseg
+from microseg import runtime
+from microseg.data.manifest import Manifest
+from microseg.tracking.tree import set_tags
+
+PACKAGES = (
+    "microseg",
+    "ray",
+    "optuna",
+    "mlflow",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "albumentations",
+    "scikit-image",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Return the code's commit, the exact package versions and the hardware of this process."""
+    return {"git": _git(), "versions": versions(), "hardware": runtime.hardware()}
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that decide a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source folder, or another build of the package
+            found[name] = microseg.__version__ if name == "microseg" else "not installed"
+    return found
+
+
+def _git() -> dict[str, str]:
+    """Return commit and state of the folder the code lies in; empty outside a checkout."""
+    home = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=home, capture_output=True, text=True, timeout=10
+        )
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=home, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    if commit.returncode:
+        return {}
+    return {"commit": commit.stdout.strip(), "state": "modified" if changes.stdout.strip() else "clean"}
+
+
+def record(client: MlflowClient, run_id: str, manifest: Manifest, facts: dict[str, Any], seed: int) -> None:
+    """Write data set, code, versions, hardware and seed to a study's run."""
+    hardware = facts["hardware"]
+    tags = {
+        "microseg.seed": str(seed),
+        "microseg.data": manifest.name,
+        "microseg.digest": manifest.digest,
+        "microseg.hardware": json.dumps(hardware) if not isinstance(hardware, str) else hardware,
+    }
+    if facts["git"]:
+        tags["mlflow.source.git.commit"] = facts["git"]["commit"]
+    set_tags(client, run_id, tags)
+    client.log_dict(run_id, facts, "provenance.json")
+    log_dataset(client, run_id, manifest)
+
+
+def log_dataset(client: MlflowClient, run_id: str, manifest: Manifest) -> None:
+    """Log the data set as an MLflow dataset input, with its content digest."""
+    profile = {"images": len(manifest.items), "channels": manifest.channels, "masks": manifest.mask_kind}
+    dataset = Dataset(
+        name=manifest.name,
+        digest=manifest.digest[:36],  # the column holds 36 characters; the tag microseg.digest holds all
+        source_type="local",
+        source=json.dumps({"uri": manifest.source}),
+        profile=json.dumps(profile),
+    )
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

@@ -1,0 +1,91 @@
+"""Where the runs are kept: MLflow's tracking store, made ready once before any worker writes to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from urllib.parse import quote
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from microseg.errors import MicrosegError
+
+EXPERIMENT = "microseg"
+
+
+def connect(uri: str | None = None) -> MlflowClient:
+    """Return a client of the tracking store, whose tables exist afterwards.
+
+    Four processes that create an sqlite store at the same time fail (``table experiments already
+    exists``), so the process that starts workers calls this first.
+
+    Parameters
+    ----------
+    uri : str, optional
+        The store; by default ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working folder.
+
+    Raises
+    ------
+    MicrosegError
+        If the store does not answer.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if uri:
+        mlflow.set_tracking_uri(uri)
+    client = MlflowClient()
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise MicrosegError(
+            f"the MLflow store {client.tracking_uri} does not answer ({first}); start it, or set "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+    return client
+
+
+def experiment_for(client: MlflowClient, run_id: str | None) -> str:
+    """Return the experiment's id: that of a given run, else the one the environment names, else ours.
+
+    Raises
+    ------
+    MicrosegError
+        If the experiment of that name was deleted.
+    """
+    if run_id:
+        return str(client.get_run(run_id).info.experiment_id)
+    if "MLFLOW_EXPERIMENT_ID" in os.environ:
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name))
+    if found.lifecycle_stage != "active":
+        raise MicrosegError(
+            f"the experiment '{name}' was deleted; restore it, or set MLFLOW_EXPERIMENT_NAME to another"
+        )
+    return str(found.experiment_id)
+
+
+def ui_command(client: MlflowClient) -> str:
+    """Return the command that opens the store in a browser, or the address of its server."""
+    uri = client.tracking_uri
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def trials_link(client: MlflowClient, experiment_id: str, study: str, objective: str) -> str:
+    """Return a deep link to a study's trials, best first.
+
+    MLflow's UI opens in another view whatever tags are set, so the link names the view, the filter
+    and the order.
+    """
+    base = client.tracking_uri if client.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
+    condition = f"tags.`microseg.level` = 'trial' and tags.`microseg.study` = '{study}'"
+    query = f"searchFilter={quote(condition)}&orderByKey={quote(f'metrics.`{objective}`')}&orderByAsc=false"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&{query}"
