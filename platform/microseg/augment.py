@@ -82,11 +82,11 @@ def elastic(
 AUGMENTATIONS: dict[str, Builder] = {"none": none, "flips": flips, "elastic": elastic}
 
 
-def _compose(build: Callable[[], Transforms]) -> Any:
+def _transforms(build: Callable[[], Transforms]) -> Transforms:
     with warnings.catch_warnings():
         # albumentations only warns of an argument that it does not know, and then ignores it.
         warnings.filterwarnings("error", message=r".*not valid for transform")
-        return A.Compose(build())
+        return build()
 
 
 def augmenter(component: Component) -> Augmenter:
@@ -110,13 +110,13 @@ def augmenter(component: Component) -> Augmenter:
         If the component is not in the table or its parameters do not fit.
     """
     build = bind(component, AUGMENTATIONS, "augment")
-    if not build():
+    if not _transforms(build):
         return lambda image, mask, seed: (image, mask)
     local = threading.local()  # a Compose keeps its random state, so that threads cannot share one
 
     def augment(image: Image, mask: Mask, seed: int) -> tuple[Image, Mask]:
         if not hasattr(local, "compose"):
-            local.compose = _compose(build)
+            local.compose = A.Compose(_transforms(build))
         # set_random_seed would seed every transform alike: both flips would always fall together.
         local.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         pair = local.compose(image=image, mask=mask)

@@ -15,8 +15,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from microseg.data.masks import IGNORE
+
 Tensor = Any
-IGNORE = 255  # mask value of a pixel that has no label
 
 
 class Counts(NamedTuple):
@@ -86,7 +87,8 @@ def classify(probability: NDArray[np.floating], threshold: float) -> NDArray[np.
     """
     if probability.shape[-1] == 1:
         return (probability[..., 0] >= threshold).astype(np.uint8)
-    return np.argmax(probability, axis=-1).astype(np.uint8)
+    classes: NDArray[np.uint8] = np.argmax(probability, axis=-1).astype(np.uint8)
+    return classes
 
 
 def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Counts:

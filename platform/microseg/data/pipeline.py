@@ -24,8 +24,8 @@ from microseg.config import Component
 from microseg.data.arrays import image_array, target_array
 from microseg.data.files import replacing
 from microseg.data.manifest import Item, Manifest
+from microseg.data.masks import IGNORE
 from microseg.data.preprocess import PREPROCESSING
-from microseg.metrics import IGNORE
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.uint8]
@@ -143,7 +143,7 @@ def crop(pair: Pair, tile: int, rng: np.random.Generator) -> tuple[Image, Mask]:
 def encode_targets(mask: Mask, maps: int) -> Target:
     """Return targets of shape (..., maps): 0 and 1 for one map, one-hot for several, -1 where ignored."""
     first = 1 if maps == 1 else 0
-    targets = (mask[..., None] == np.arange(first, first + maps)).astype(np.float32)
+    targets: Target = (mask[..., None] == np.arange(first, first + maps)).astype(np.float32)
     targets[mask == IGNORE] = -1.0
     return targets
 

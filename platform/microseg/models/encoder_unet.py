@@ -55,12 +55,10 @@ def encoder_unet(  # noqa: PLR0913 - the keyword arguments are the family's conf
         If the weights cannot be loaded.
     """
     style = Style(normalisation, activation, dropout, attention=attention, up=up)
-    row = ENCODERS[encoder]
+    network = load_encoder(encoder, depth, weights)
+    network.trainable = not freeze
     inputs = keras.Input((None, None, channels), name="image")
-    network = load_encoder(encoder, adapt(inputs, row, weights != "none"), weights)
-    levels = [network.get_layer(layer).output for layer in row.levels[:depth]]
-    if freeze:
-        network.trainable = False
+    levels = network(adapt(inputs, ENCODERS[encoder], weights != "none"))
     x = decode(levels[-1], levels[:-1], [filters * 2**level for level in range(depth - 1)], style)
     return keras.Model(inputs, head(x, classes), name=f"{encoder}_unet")
 
@@ -68,4 +66,5 @@ def encoder_unet(  # noqa: PLR0913 - the keyword arguments are the family's conf
 def encoder_unet_stride(params: Mapping[str, Any]) -> int:
     """Return what the input's height and width must be a multiple of, in pixels."""
     row: Encoder = ENCODERS[params["encoder"]]
-    return row.strides[params["depth"] - 1]
+    level: int = params["depth"] - 1
+    return row.strides[level]

@@ -88,20 +88,25 @@ def adapt(x: Tensor, row: Encoder, pretrained: bool) -> Tensor:
     return adapter(x)
 
 
-def load_encoder(name: EncoderName, x: Tensor, weights: str) -> keras.Model:
-    """Build an encoder on a tensor of three channels, with its weights.
+def load_encoder(name: EncoderName, depth: int, weights: str) -> keras.Model:
+    """Build an encoder as a model from three channels to its first levels, with its weights.
+
+    It is built on an input of its own: weights files are matched by the order of the layers, which a
+    layer in front would shift.
 
     Raises
     ------
     MicrosegError
         If the ImageNet weights cannot be downloaded, or the local file does not fit the encoder.
     """
-    source = None if weights == "none" else weights
+    row = ENCODERS[name]
     try:
-        return ENCODERS[name].build(include_top=False, weights=source, input_tensor=x)
+        network = row.build(include_top=False, weights=None if weights == "none" else weights)
     except Exception as error:  # Keras reports a failed download as a bare Exception
         reason = " ".join(str(error).split())
         raise MicrosegError(
             f"encoder '{name}': weights '{weights}' could not be loaded ({reason}); "
             "use weights: none, or the absolute path of a weights file without the classifier"
         ) from error
+    levels = [network.get_layer(layer).output for layer in row.levels[:depth]]
+    return keras.Model(network.inputs, levels, name=name)

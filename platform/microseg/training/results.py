@@ -109,8 +109,10 @@ def fold_folder(workdir: Path, fold: Fold) -> Path:
 
 def fingerprint(config: TrialConfig, data: TrainingData, fold: Fold) -> str:
     """Return a hash (sha256 hex) of all that defines the training of a fold."""
+    hashes = {item.name: item.sha256 for item in data.manifest.items}  # a name may come to mean another image
     parts = (config.model_dump_json(), data.manifest.digest, fold.model_dump_json())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    images = (hashes[name] for name in (*fold.train, *fold.valid))
+    return hashlib.sha256("\n".join((*parts, *images)).encode()).hexdigest()
 
 
 def write_result(result: FoldResult, folder: Path) -> None:

@@ -1,0 +1,180 @@
+"""The training pipeline: what is drawn, how often, from which seed, and the values that reach the network."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microseg.augment import augmenter
+from microseg.config import Component
+from microseg.data.files import content_hash
+from microseg.data.images import write_image
+from microseg.data.manifest import Item, Manifest
+from microseg.data.pipeline import (
+    Pair,
+    Sampling,
+    crop,
+    encode_targets,
+    epoch_order,
+    epoch_steps,
+    load_pairs,
+    sampler,
+    tile_count,
+    training_batches,
+)
+
+NONE = augmenter(Component(name="none"))
+ELASTIC = augmenter(Component(name="elastic"))
+
+
+def coordinates(name="a", height=20, width=30, labels=2):
+    """Make a pair whose image tells where each pixel came from."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns], axis=-1).astype(np.float32)
+    return Pair(name, image, ((rows + columns) % labels).astype(np.uint8))
+
+
+def batches(pairs, maps=1, epochs=range(1), augment=NONE, **sampling):
+    sampling = Sampling(**{"tile": 8, "batch_size": 2, "steps": 3, "seed": 5, **sampling})
+    return [
+        (images.numpy(), targets.numpy())
+        for images, targets in training_batches(pairs, sampling, augment, maps, epochs)
+    ]
+
+
+@pytest.mark.parametrize(("shape", "tiles"), [((8, 8), 1), ((9, 8), 2), ((17, 24), 9), ((1, 1), 1)])
+def test_tile_count_covers_the_image(shape, tiles):
+    assert tile_count(shape, 8) == tiles
+
+
+def test_epoch_sees_as_many_patches_as_cover_the_images():
+    pairs = [coordinates(height=16, width=24), coordinates(height=5, width=9)]  # 6 and 2 tiles of 8 pixels
+    assert epoch_steps(pairs, tile=8, batch_size=3) == 3
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    length=st.integers(1, 60),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=30, deadline=None)
+def test_every_image_appears_as_often_as_it_has_tiles(counts, length, seed):
+    order = epoch_order(counts, length, (seed, 0))
+    assert len(order) == length
+    total = sum(counts)
+    for start in range(0, length - total + 1, total):
+        assert np.bincount(order[start : start + total], minlength=len(counts)).tolist() == counts
+    assert np.all(np.bincount(order[length // total * total :], minlength=len(counts)) <= counts)
+
+
+def test_crop_is_a_piece_of_the_image_and_its_mask_from_anywhere():
+    pair, rng = coordinates(), np.random.default_rng(0)
+    corners = set()
+    for _ in range(400):
+        image, mask = crop(pair, 8, rng)
+        y, x = image[0, 0].astype(int)
+        corners.add((y, x))
+        np.testing.assert_array_equal(image, pair.image[y : y + 8, x : x + 8])
+        np.testing.assert_array_equal(mask, pair.mask[y : y + 8, x : x + 8])
+    assert {y for y, _ in corners} == set(range(13)) and {x for _, x in corners} == set(range(23))
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 30), (1, 1), (3, 2)])
+def test_beyond_a_small_image_pixels_are_mirrored_and_labels_ignored(height, width):
+    pair = coordinates(height=height, width=width)
+    image, mask = crop(pair, 8, np.random.default_rng(0))
+    assert image.shape == (8, 8, 2) and mask.shape == (8, 8)
+    inside = mask != 255
+    assert inside.sum() == min(height, 8) * min(width, 8)
+    rows, columns = image[..., 0].astype(int), image[..., 1].astype(int)
+    assert rows.max() < height and columns.max() < width
+    np.testing.assert_array_equal(mask[inside], pair.mask[rows, columns][inside])
+
+
+def test_targets_of_one_map_are_exactly_zero_one_or_ignored():
+    targets = encode_targets(np.array([[0, 1, 255]], np.uint8), 1)
+    assert targets.dtype == np.float32
+    assert targets[..., 0].tolist() == [[0.0, 1.0, -1.0]]
+
+
+def test_targets_of_several_maps_are_one_hot_or_ignored():
+    targets = encode_targets(np.array([[0, 2, 255]], np.uint8), 3)
+    assert targets.tolist() == [[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [-1.0, -1.0, -1.0]]]
+
+
+@pytest.mark.parametrize("augment", [NONE, ELASTIC])
+@pytest.mark.parametrize(("maps", "labels"), [(1, 2), (3, 3)])
+def test_label_values_after_the_whole_pipeline(augment, maps, labels):
+    pairs = [coordinates(labels=labels), coordinates(height=5, labels=labels)]
+    drawn = batches(pairs, maps, augment=augment, steps=4)
+    assert len(drawn) == 4
+    targets = np.stack([target for _, target in drawn])
+    assert targets.shape == (4, 2, 8, 8, maps) and targets.dtype == np.float32
+    assert set(np.unique(targets)) == {-1.0, 0.0, 1.0}
+    if maps > 1:
+        assert set(np.unique(targets.sum(axis=-1))) == {-3.0, 1.0}
+
+
+def test_epoch_is_the_same_whether_or_not_training_resumed():
+    pairs = [coordinates(), coordinates(height=40)]
+    whole = batches(pairs, epochs=range(3), augment=ELASTIC)
+    resumed = batches(pairs, epochs=range(2, 3), augment=ELASTIC)
+    assert len(whole) == 9 and len(resumed) == 3
+    for (image, target), (image_again, target_again) in zip(whole[6:], resumed, strict=True):
+        np.testing.assert_array_equal(image, image_again)
+        np.testing.assert_array_equal(target, target_again)
+
+
+def test_epochs_and_seeds_draw_differently():
+    pairs = [coordinates()]
+    first, second = np.split(np.stack([image for image, _ in batches(pairs, epochs=range(2))]), 2)
+    other = np.stack([image for image, _ in batches(pairs, seed=6)])
+    assert not np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_sample_depends_on_nothing_but_its_number():
+    sample = sampler([coordinates(), coordinates(height=9)], Sampling(8, 2, 3, 0), ELASTIC, 1)
+    forward = [sample(number) for number in range(24)]
+    for number in reversed(range(24)):
+        np.testing.assert_array_equal(sample(number)[0], forward[number][0])
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rng = np.random.default_rng(0)
+    items = []
+    for index in range(2):
+        image, mask = tmp_path / f"i{index}.png", tmp_path / f"m{index}.png"
+        write_image(image, rng.integers(0, 256, (12, 9, 1), np.uint8))
+        write_image(mask, rng.integers(0, 2, (12, 9), np.uint8))
+        parts = (content_hash([path.read_bytes()]).encode() for path in (image, mask))
+        items.append(
+            Item(
+                name=f"im{index}",
+                images=(image,),
+                mask=mask,
+                group=str(index),
+                height=12,
+                width=9,
+                sha256=content_hash(parts),
+            )
+        )
+    return Manifest(name="set", source="here", items=tuple(items), channels=1, mask_kind="binary")
+
+
+def test_mapped_images_equal_those_in_memory_and_are_written_once(manifest, tmp_path):
+    percentile = Component(name="percentile")
+    held = load_pairs(["im1", "im0"], manifest, tmp_path / "cache", percentile)
+    mapped = load_pairs(["im1", "im0"], manifest, tmp_path / "cache", percentile, limit=0)
+    assert [pair.name for pair in mapped] == ["im1", "im0"]
+    for a, b in zip(held, mapped, strict=True):
+        assert isinstance(b.image, np.memmap) and not isinstance(a.image, np.memmap)
+        assert a.image.dtype == b.image.dtype == np.float32
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.mask, b.mask)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "preprocessed").iterdir()}
+    assert len(files) == 2
+    load_pairs(["im0", "im1"], manifest, tmp_path / "cache", percentile, limit=0)
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    load_pairs(["im0"], manifest, tmp_path / "cache", Component(name="zscore"), limit=0)
+    assert len(list((tmp_path / "cache" / "preprocessed").iterdir())) == 3

@@ -1,0 +1,144 @@
+"""The contract of every architecture, and what each option changes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from microseg.config import Component
+from microseg.errors import MicrosegError
+from microseg.models import ARCHITECTURES, STRIDES, build_model, stride
+
+TINY = {
+    "unet": {"depth": 3, "filters": 2},
+    "encoder_unet": {"depth": 2, "filters": 2},
+}
+OPTIONS = [
+    {"attention": True},
+    {"residual": True},
+    {"dropout": 0.5},
+    {"normalisation": "none"},
+    {"normalisation": "group"},
+    {"activation": "leaky_relu"},
+    {"activation": "elu"},
+    {"activation": "mish"},
+    {"up": "transposed"},
+]
+
+every = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def tiny(name, **params):
+    return Component(name=name, params={**TINY[name], **params})
+
+
+def images(side, channels, count=2):
+    return np.random.default_rng(0).random((count, side, side, channels), np.float32)
+
+
+def test_the_tables_and_the_tiny_instances_name_the_same():
+    assert ARCHITECTURES.keys() == STRIDES.keys() == TINY.keys()
+
+
+@every
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 2), (5, 3)])
+def test_output_is_a_probability_per_pixel(name, channels, classes):
+    model = build_model(tiny(name), channels, classes)
+    probability = model.predict_on_batch(images(16, channels))
+    assert probability.shape == (2, 16, 16, classes)
+    assert probability.dtype == np.float32
+    assert probability.min() >= 0.0 and probability.max() <= 1.0
+    assert probability.std() > 0.0
+    if classes > 1:
+        np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+@every
+def test_every_trainable_weight_receives_a_gradient(name):
+    keras.utils.set_random_seed(0)
+    model = build_model(tiny(name, attention=True), 5, 3)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(images(16, 5), training=True)[..., 0])
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.path
+        assert np.all(np.isfinite(gradient)), variable.path
+        if variable.name == "kernel":
+            assert np.any(gradient != 0), variable.path
+
+
+@every
+def test_saved_model_loads_without_custom_objects_and_predicts_the_same(name, tmp_path):
+    model = build_model(tiny(name, attention=True, normalisation="group", activation="mish"), 3, 1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    batch = images(16, 3)
+    np.testing.assert_array_equal(loaded.predict_on_batch(batch), model.predict_on_batch(batch))
+
+
+@every
+def test_depth_changes_the_parameter_count(name):
+    counts = [build_model(tiny(name, depth=depth), 1, 1).count_params() for depth in (2, 3)]
+    assert counts[0] < counts[1]
+
+
+@every
+@pytest.mark.parametrize("depth", [2, 4])
+def test_stride_is_the_least_side_that_the_network_takes(name, depth):
+    component = tiny(name, depth=depth)
+    step = stride(component)
+    model = build_model(component, 1, 1)
+    assert model.compute_output_shape((1, 3 * step, step, 1)) == (1, 3 * step, step, 1)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="Concatenate"):
+        model(images(3 * step // 2, 1, count=1))
+
+
+@every
+def test_stride_of_the_defaults_is_known_without_building(name, monkeypatch):
+    monkeypatch.setattr(keras, "Input", None)
+    assert stride(Component(name=name)) in (8, 16)
+
+
+def test_stride_checks_the_component():
+    with pytest.raises(MicrosegError, match=r"unknown model 'unett'; did you mean 'unet'\? allowed"):
+        stride(Component(name="unett"))
+    with pytest.raises(
+        MicrosegError, match="parameter 'depth' is 9; Input should be less than or equal to 8"
+    ):
+        stride(Component(name="unet", params={"depth": 9}))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_of_the_unet_makes_another_network(option):
+    def layer_configs(component):
+        keras.utils.clear_session()
+        return [layer.get_config() for layer in build_model(component, 1, 1).layers]
+
+    assert layer_configs(tiny("unet")) != layer_configs(tiny("unet", **option))
+    model = build_model(tiny("unet", **option), 1, 1)
+    assert np.all(np.isfinite(model.predict_on_batch(images(8, 1))))
+
+
+def test_parameter_count_of_the_smallest_unet_by_hand():
+    # 3x3: 1-1, 1-1 | 1-2, 2-2 | transposed 2x2: 2-1 | 3x3: 2-1, 1-1 | 1x1: 1-1; each with its biases
+    by_hand = 10 + 10 + 20 + 38 + 9 + 19 + 10 + 2
+    smallest = {"depth": 2, "filters": 1, "normalisation": "none", "up": "transposed"}
+    assert build_model(Component(name="unet", params=smallest), 1, 1).count_params() == by_hand
+
+
+def test_group_normalisation_takes_any_number_of_filters():
+    model = build_model(tiny("unet", filters=3, normalisation="group"), 1, 1)
+    assert model.predict_on_batch(images(8, 1)).shape == (2, 8, 8, 1)
+
+
+@every
+def test_head_computes_in_float32_under_mixed_precision(name):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_model(tiny(name), 1, 2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.layers[-2].compute_dtype == "bfloat16"
+    probability = model.predict_on_batch(images(8, 1))
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-6)

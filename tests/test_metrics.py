@@ -1,0 +1,107 @@
+"""Metrics against scikit-learn and by hand, conventions for empty masks, and the pooled counts."""
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from microseg.data.pipeline import encode_targets
+from microseg.metrics import METRICS, Counts, PooledConfusion, classify, confusion, evaluate
+
+REFERENCE = {
+    "dice": sklearn.metrics.f1_score,
+    "iou": sklearn.metrics.jaccard_score,
+    "mcc": sklearn.metrics.matthews_corrcoef,
+    "precision": sklearn.metrics.precision_score,
+    "recall": sklearn.metrics.recall_score,
+}
+
+
+def counts(tp, fp, fn, tn):
+    return Counts(*(np.array([float(value)]) for value in (tp, fp, fn, tn)))
+
+
+def masks(seed, classes=2, shape=(9, 7)):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.integers(0, classes, shape).astype(np.uint8) for _ in range(2))
+
+
+@pytest.mark.parametrize("name", METRICS)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_agrees_with_scikit_learn(name, seed):
+    truth, predicted = masks(seed)
+    ours = evaluate(confusion(truth, predicted, 1))[name]
+    assert ours == pytest.approx(REFERENCE[name](truth.ravel(), predicted.ravel()), abs=1e-6)
+
+
+# scikit-learn's multiclass MCC is another quantity than the mean over the classes
+@pytest.mark.parametrize("name", sorted(METRICS.keys() - {"mcc"}))
+def test_several_classes_average_over_the_foreground(name):
+    truth, predicted = masks(1, classes=4)
+    expected = REFERENCE[name](truth.ravel(), predicted.ravel(), labels=[1, 2, 3], average="macro")
+    assert evaluate(confusion(truth, predicted, 3))[name] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_one_where_nothing_is_wrong_even_if_empty_or_full(name):
+    for perfect in (counts(0, 0, 0, 9), counts(9, 0, 0, 0), counts(4, 0, 0, 5)):
+        assert evaluate(perfect)[name] == 1.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_zero_where_everything_found_or_missed_is_wrong(name):
+    for wrong in (counts(0, 3, 0, 6), counts(0, 0, 3, 6), counts(0, 3, 3, 3)):
+        assert evaluate(wrong)[name] <= 0.0
+
+
+def test_by_hand():
+    values = evaluate(counts(6, 2, 4, 8))
+    assert values["dice"] == pytest.approx(12 / 18)
+    assert values["iou"] == pytest.approx(6 / 12)
+    assert values["precision"] == pytest.approx(6 / 8)
+    assert values["recall"] == pytest.approx(6 / 10)
+    assert values["mcc"] == pytest.approx((48 - 8) / math.sqrt(8 * 10 * 10 * 12))
+
+
+def test_mcc_of_a_huge_float32_image_does_not_overflow():
+    huge = Counts(*(np.array([value], np.float32) for value in (4e9, 1e9, 1e9, 9e10)))
+    assert evaluate(huge)["mcc"] == pytest.approx(0.8 - 1 / 91, abs=1e-3)
+
+
+def test_ignored_pixels_count_nowhere():
+    truth, predicted = masks(2)
+    ignored = truth.copy()
+    ignored[:4] = 255
+    assert evaluate(confusion(ignored, predicted, 1)) == evaluate(confusion(truth[4:], predicted[4:], 1))
+    assert sum(confusion(ignored, predicted, 1))[0] == truth[4:].size
+
+
+def test_classify_uses_the_threshold_for_one_map_and_the_maximum_for_several():
+    one = np.array([0.29, 0.3, 0.31]).reshape(1, 3, 1)
+    assert classify(one, 0.3).tolist() == [[0, 1, 1]]
+    several = np.array([[0.4, 0.35, 0.25], [0.2, 0.3, 0.5]]).reshape(1, 2, 3)
+    assert classify(several, 0.9).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+def test_pooled_metric_equals_the_counts_of_all_batches(maps):
+    rng = np.random.default_rng(3)
+    metric = PooledConfusion(maps, threshold=0.4)
+    total = None
+    for seed in range(3):
+        truth = masks(seed, classes=max(maps, 2), shape=(16, 8))[0]
+        truth[rng.random(truth.shape) < 0.1] = 255
+        probability = rng.random((16, 8, maps), np.float32)
+        metric.update_state(encode_targets(truth, maps)[None], probability[None])
+        part = confusion(truth, classify(probability, 0.4), max(maps - 1, 1))
+        total = part if total is None else Counts(*(a + b for a, b in zip(total, part, strict=True)))
+    expected = evaluate(total)
+    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(
+        expected, abs=1e-6
+    )
+    metric.reset_state()
+    assert float(np.sum(metric.counts)) == 0.0

@@ -1,0 +1,87 @@
+"""The machine: precision by hardware, threads, seeds, and that TensorFlow is imported late."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from microseg import runtime
+from microseg.errors import MicrosegError
+
+NO_FLAGS = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "policy"),
+    [
+        (None, NO_FLAGS, "float32"),
+        (None, frozenset({"avx512_bf16"}), "mixed_bfloat16"),
+        (None, frozenset({"amx_bf16"}), "mixed_bfloat16"),
+        ((9, 0), NO_FLAGS, "mixed_bfloat16"),
+        ((7, 5), NO_FLAGS, "mixed_float16"),
+        ((6, 1), frozenset({"avx512_bf16"}), "float32"),
+    ],
+)
+def test_automatic_precision_follows_the_hardware(monkeypatch, capability, flags, policy):
+    monkeypatch.setattr(runtime, "_gpu_capability", lambda: capability)
+    monkeypatch.setattr(runtime, "cpu_flags", lambda: flags)
+    assert runtime.precision_policy("auto") == policy
+
+
+@pytest.mark.parametrize("precision", runtime.POLICIES)
+def test_stated_precision_is_a_policy_that_keras_knows(precision):
+    assert keras.DTypePolicy(runtime.precision_policy(precision)).variable_dtype == "float32"
+
+
+def draw():
+    return float(keras.random.normal(())), float(np.random.random()), keras.layers.Dense(1).name
+
+
+def test_fresh_session_seeds_sets_the_policy_and_restores_it():
+    before = keras.config.dtype_policy()
+    drawn = []
+    for seed in (3, 3, 4):
+        with runtime.fresh_session("bfloat16", seed):
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+            drawn.append(draw())
+        assert keras.config.dtype_policy() == before
+    assert drawn[0] == drawn[1]
+    assert drawn[0][:2] != drawn[2][:2]
+
+
+def test_policy_is_restored_when_a_search_stops_the_trial():
+    before = keras.config.dtype_policy()
+    with pytest.raises(SystemExit), runtime.fresh_session("bfloat16", 0):
+        raise SystemExit(0)
+    assert keras.config.dtype_policy() == before
+
+
+def test_threads_of_a_running_tensorflow_cannot_change():
+    tf.constant(0)
+    runtime.threads(tf.config.threading.get_intra_op_parallelism_threads())
+    with pytest.raises(MicrosegError, match="threads: 97 given, but TensorFlow already runs"):
+        runtime.threads(97)
+
+
+def test_peak_memory_counts_what_was_allocated():
+    before = runtime.peak_memory_mib()
+    assert 50 < before < 64 * 1024
+    block = np.ones(200 * runtime.MIB, np.uint8)
+    assert runtime.peak_memory_mib() >= before
+    del block
+
+
+def test_hardware_describes_this_machine():
+    found = runtime.hardware()
+    assert found["cores"] >= 1 and found["memory_gib"] > 0 and found["cpu"]
+    assert found["precision"] in runtime.POLICIES.values()
+
+
+def test_import_loads_neither_tensorflow_nor_keras():
+    code = "import sys, microseg.runtime; sys.exit(bool({'tensorflow', 'keras'} & sys.modules.keys()))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+    )
