@@ -227,6 +227,16 @@ def test_local_mistakes_are_one_clear_line(tmp_path):
 def test_join_follows_the_kind_of_folder():
     assert storage.join("s3://lab/out/", "a.png") == "s3://lab/out/a.png"
     assert storage.join("out", "a.png") == str(Path("out") / "a.png")
+    assert storage.join("file:///data/out", "a.png") == "/data/out/a.png"
+
+
+def test_one_place_has_one_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    spellings = ("images", "./images/", "images/../images", f"file://{tmp_path}/images", "link")
+    assert {storage.normalise(spelling) for spelling in spellings} == {str(tmp_path.resolve() / "images")}
+    assert storage.normalise("s3://lab/images/") == storage.normalise("s3://lab/images") == "s3://lab/images"
 
 
 def test_boto3_is_not_imported_for_local_files():

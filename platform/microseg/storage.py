@@ -35,9 +35,14 @@ def is_remote(uri: str) -> bool:
     return uri.startswith("s3://")
 
 
+def normalise(uri: str) -> str:
+    """Return one spelling for one place: an absolute local path without links, or the ``s3://`` URI."""
+    return uri.rstrip("/") if is_remote(uri) else str(_local(uri).resolve())
+
+
 def join(uri: str, name: str) -> str:
-    """Return the URI of a file in a folder given by path or URI."""
-    return f"{uri.rstrip('/')}/{name}" if is_remote(uri) else str(Path(uri) / name)
+    """Return the address of a file in a folder."""
+    return f"{uri.rstrip('/')}/{name}" if is_remote(uri) else str(_local(uri) / name)
 
 
 def listing(uri: str) -> list[str]:

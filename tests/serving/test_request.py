@@ -8,6 +8,8 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -75,8 +77,9 @@ def npy_header(shape):
         png_header(2**31 - 1, 2**31 - 1),
         npy_header((2**20, 2**20)),
         npy_header((2**20, 2**20, 3)),
+        npy_header((2**10, 2**10, 2**10)),
     ],
-    ids=["png", "large png", "huge png", "npy", "colour npy"],
+    ids=["png", "large png", "huge png", "npy", "colour npy", "deep npy"],
 )
 def test_an_image_too_large_is_refused_by_its_header(data):
     with pytest.raises(MicrosegError, match=r"more than 67108864 pixels, .*'microseg predict'"):
@@ -114,6 +117,21 @@ def test_what_is_no_image_is_refused_in_one_line(text, words):
     with pytest.raises(MicrosegError, match=words) as caught:
         decode(text)
     assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "TIFF", "NPY", "JPEG"]), st.data())
+def test_no_damage_gives_anything_but_an_image_or_one_line(form, data):
+    content = bytearray(file_of(np.arange(300, dtype=np.uint16).astype(np.uint8).reshape(10, 10, 3), form))
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    kept = data.draw(st.sampled_from([len(content), len(content) // 2]))
+    try:
+        image = decode(encoded(bytes(content[:kept])))
+    except MicrosegError as error:
+        assert "\n" not in str(error)
+    else:
+        assert image.ndim == 3
 
 
 def test_a_mask_and_an_array_survive_the_way_back():

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import mlflow.pyfunc
-import numpy as np
 from mlflow.exceptions import MlflowException
 
 from microseg import storage
@@ -89,7 +88,8 @@ def predict_folder(
         Before anything is predicted: if there is no image, if two images would have the same mask,
         if masks would replace images, or if the model cannot be loaded.
     """
-    images, skipped = _images(source)
+    target = storage.normalise(target)
+    images, skipped = _images(storage.normalise(source))
     _check_targets(images, target)
     segmenter = load_segmenter(model_uri)
     masks: list[str] = []
@@ -134,17 +134,20 @@ def _check_targets(images: list[str], target: str) -> None:
         raise MicrosegError(
             f"{min(overwritten)}: the mask would replace the image; give another output folder"
         )
+    if not storage.is_remote(target):
+        try:
+            Path(target).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MicrosegError(
+                f"{target}: cannot be made ({error.strerror}); give a writable folder"
+            ) from error
 
 
 def _predict_one(segmenter: Segmenter, image: str, mask: str) -> int:
     """Segment one file into another; return its number of pixels."""
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
         array = read_image([storage.fetch(image, Path(folder) / "in")], segmenter.card.axes)
-        result = segmenter.segment(array)
-        if storage.is_remote(mask):
-            local = Path(folder) / "mask.png"
-            write_image(local, result)
-            storage.store(local, mask)
-        else:
-            write_image(Path(mask), result)
-    return int(np.prod(result.shape))
+        local = Path(folder) / "mask.png"
+        write_image(local, segmenter.segment(array))
+        storage.store(local, mask)
+    return int(array.shape[0] * array.shape[1])

@@ -105,17 +105,23 @@ def _too_large(data: bytes) -> bool:
     """Tell what a file's header announces; a damaged header is left to the decoder to refuse."""
     try:
         if data.startswith(_NPY):
-            return math.prod(_npy_header(data)[0][:2]) > MAX_PIXELS
+            shape = _npy_header(data)[0]
+            return _pixels(shape, shape[2] if len(shape) == 3 else 1) > MAX_PIXELS
         if data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tif:
-                values = sum(math.prod(series.shape) for series in tif.series)
-                return values // tif.pages.first.samplesperpixel > MAX_PIXELS
+                channels = tif.pages.first.samplesperpixel
+                return sum(_pixels(series.shape, channels) for series in tif.series) > MAX_PIXELS
         with Image.open(io.BytesIO(data)) as image:
             return image.width * image.height > MAX_PIXELS
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True  # Pillow's own limits are higher
     except _DAMAGE:
         return False
+
+
+def _pixels(shape: tuple[int, ...], channels: int) -> int:
+    """Count an array's pixels; channels beyond four count as pixels, as they fill the memory too."""
+    return math.prod(shape) // max(1, min(channels, 4))
 
 
 def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

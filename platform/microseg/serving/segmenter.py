@@ -41,9 +41,9 @@ def to_mask(probability: Probability, threshold: float) -> Mask:
         as foreground reads it back; class indices from 0 for several.
     """
     if probability.shape[-1] == 1:
-        mask: Mask = (probability[..., 0] >= threshold).astype(np.uint8)
-        return mask * 255
-    return probability.argmax(axis=-1).astype(np.uint8)
+        return np.where(probability[..., 0] >= threshold, 255, 0).astype(np.uint8)
+    classes: Mask = probability.argmax(axis=-1).astype(np.uint8)
+    return classes
 
 
 class Segmenter:

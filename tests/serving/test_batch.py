@@ -1,0 +1,125 @@
+"""Masks for folders: names, failures that do not stop the others, remote folders."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from microseg import storage
+from microseg.data.images import read_labels, write_image
+from microseg.errors import MicrosegError
+from microseg.serving.batch import load_segmenter, predict_folder
+
+CHAMPION = "models:/cells@champion"
+
+
+@pytest.fixture
+def folder(tmp_path, image):
+    """Three images, a file that is no image, and a folder."""
+    source = tmp_path / "images"
+    write_image(source / "a.png", image)
+    write_image(source / "b.tif", image[::-1].astype(np.uint16) * 257)
+    write_image(source / "tiny.png", image[:1, :1])
+    (source / "notes.txt").write_text("day 3")
+    (source / "raw").mkdir()
+    return source
+
+
+def test_every_image_gets_a_mask_of_its_size_under_its_stem(registered, folder, image, tmp_path):
+    counted = []
+    summary = predict_folder(
+        CHAMPION, str(folder), str(tmp_path / "out"), progress=lambda *count: counted.append(count)
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "tiny.png"]
+    assert summary.masks == tuple(str(tmp_path / "out" / name) for name in ("a.png", "b.png", "tiny.png"))
+    assert summary.skipped == (str(folder / "notes.txt"),)
+    assert summary.failed == {}
+    assert summary.megapixels == pytest.approx((2 * 70 * 50 + 1) / 1e6)
+    assert summary.megapixels_per_second > 0
+    assert counted == [(1, 3), (2, 3), (3, 3)]
+    segmenter = load_segmenter(CHAMPION)
+    assert_array_equal(read_labels(tmp_path / "out" / "a.png"), segmenter.segment(image))
+    assert_array_equal(read_labels(tmp_path / "out" / "b.png"), segmenter.segment(image[::-1]))
+
+
+def test_one_file_is_as_good_as_a_folder(registered, folder, tmp_path):
+    summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"))
+    assert [Path(mask).name for mask in summary.masks] == ["a.png"]
+
+
+def test_an_image_that_cannot_be_used_is_named_and_the_others_are_done(registered, folder, image, tmp_path):
+    whole = (folder / "a.png").read_bytes()
+    (folder / "damaged.png").write_bytes(whole[: len(whole) // 2])
+    write_image(folder / "colour.tif", np.concatenate([image, image // 2, image // 3], axis=2))
+    summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"))
+    assert [Path(mask).name for mask in summary.masks] == ["a.png", "b.png", "tiny.png"]
+    assert set(summary.failed) == {str(folder / "damaged.png"), str(folder / "colour.tif")}
+    assert "damaged" in summary.failed[str(folder / "damaged.png")]
+    assert "3 channel(s); the model 'cells' takes 1" in summary.failed[str(folder / "colour.tif")]
+    assert all("\n" not in reason for reason in summary.failed.values())
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp_path, monkeypatch):
+    """The server's half is tested in test_storage; here a folder stands for the bucket."""
+    bucket = tmp_path / "bucket"
+    shutil.copytree(folder, bucket / "in")
+
+    def local(uri):
+        return bucket / uri.removeprefix("s3://lab/")
+
+    def fetch(uri, into):
+        into.mkdir(parents=True)
+        return Path(shutil.copy(local(uri), into))
+
+    def store(path, uri):
+        local(uri).parent.mkdir(exist_ok=True)
+        shutil.copy(path, local(uri))
+
+    monkeypatch.setattr(
+        storage, "listing", lambda uri: [f"s3://lab/in/{name}" for name in ("a.png", "tiny.png")]
+    )
+    monkeypatch.setattr(storage, "fetch", fetch)
+    monkeypatch.setattr(storage, "store", store)
+    summary = predict_folder(CHAMPION, "s3://lab/in", "s3://lab/out/")
+    assert summary.masks == ("s3://lab/out/a.png", "s3://lab/out/tiny.png")
+    assert read_labels(bucket / "out" / "a.png").shape == (50, 70)
+
+
+def test_what_would_lose_a_file_is_refused_before_the_model_is_loaded(folder, image, tmp_path):
+    """The model named here does not exist: were it loaded first, the message would be about it."""
+    absent = "models:/absent@champion"
+    with pytest.raises(MicrosegError, match=r"a\.png: the mask would replace the image; give another"):
+        predict_folder(absent, str(folder), f"{folder}/../{folder.name}")
+    write_image(folder / "a.tif", image)
+    with pytest.raises(MicrosegError, match=r"a\.png: 2 images differ only in their suffix"):
+        predict_folder(absent, str(folder), str(tmp_path / "out"))
+    with pytest.raises(MicrosegError, match="no image among 1 file"):
+        predict_folder(absent, str(folder / "notes.txt"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(MicrosegError, match=r"notes\.txt: cannot be made .*; give a writable folder"):
+        predict_folder(absent, str(folder / "tiny.png"), str(folder / "notes.txt"))
+
+
+def test_a_model_that_is_not_there_or_not_ours_is_one_clear_line(registered, folder, tmp_path):
+    absent = ("models:/absent@champion", "models:/cells@winner", "models:/cells/99", str(tmp_path / "none"))
+    code = tmp_path / "other.py"
+    code.write_text(
+        "import mlflow\n"
+        "class Other(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, model_input: list[str]) -> list[str]:\n"
+        "        return model_input\n"
+        "mlflow.models.set_model(Other())\n"
+    )
+    other = tmp_path / "other"
+    mlflow.pyfunc.save_model(other, python_model=str(code), pip_requirements=["mlflow"])
+    with pytest.raises(MicrosegError, match="not a microseg model; give one that 'microseg search'"):
+        load_segmenter(str(other))
+    for uri in absent:
+        with pytest.raises(MicrosegError, match="cannot be loaded") as caught:
+            load_segmenter(uri)
+        assert str(caught.value).startswith(uri)
+        assert "\n" not in str(caught.value)
