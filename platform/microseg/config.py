@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -106,15 +107,17 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     finding = error.errors()[0]
     path = ".".join(str(part) for part in finding["loc"])
     if finding["type"] == "extra_forbidden":
-        owner: type[BaseModel] = model
-        for part in finding["loc"][:-1]:
-            field = owner.model_fields.get(str(part))
-            nested = field.annotation if field else None
-            if isinstance(nested, type) and issubclass(nested, BaseModel):
-                owner = nested
+        owner = functools.reduce(_nested, finding["loc"][:-1], model)
         return f"unknown key '{path}'; {did_you_mean(str(finding['loc'][-1]), owner.model_fields)}"
     given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
     return f"{path or 'value'}: {finding['msg']}{given}"
+
+
+def _nested(owner: type[BaseModel], key: int | str) -> type[BaseModel]:
+    """Return the model that a field holds, also where the field may be None; else the owner."""
+    field = owner.model_fields.get(str(key))
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), owner)
 
 
 def parse(model: type[M], values: Any, source: str) -> M:

@@ -1,0 +1,59 @@
+"""Every branch of a space is checked before anything is trained; every space we ship can be sampled."""
+
+from pathlib import Path
+
+import pytest
+
+from microseg.checks import check_space, check_trial
+from microseg.config import SearchConfig, TrialConfig, parse, read_search
+from microseg.errors import MicrosegError
+from microseg.search.trials import Trials
+
+SPACES = sorted((Path(__file__).parent.parent / "search_spaces").rglob("*.yaml"))
+UNET = {"name": "unet", "params": {"depth": 3}}
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_every_space_passes_and_samples_to_valid_trials(file, tmp_path):
+    config = read_search(file)
+    space = check_space(config, str(file))
+    trials = Trials(tmp_path / "optuna.db", "study", space, seed=1, mode=config.mode)
+    for _ in range(12):
+        _, trial = trials.propose()
+        check_trial(trial)
+
+
+def test_there_are_spaces():
+    assert {file.stem for file in SPACES} >= {"smoke", "unet_family", "encoders"}
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"model": {"name": "u_net"}}, "unknown model 'u_net'; did you mean 'unet'?"),
+        ({"model": {"name": "unet", "params": {"dept": 3}}}, "unknown parameter 'dept'; did you mean 'depth'?"),
+        ({"model": UNET, "loss": {"one_of": [{"name": "dice"}, {"name": "diec"}]}}, "unknown loss 'diec'"),
+        ({"model": UNET, "optimizer": {"name": "adam", "params": {"learning_rate": {"uniform": [-1, 1]}}}}, "-1"),
+        ({"model": UNET, "augment": {"name": "flip"}}, "did you mean 'flips'?"),
+        ({"model": UNET, "preprocess": {"name": "percentil"}}, "did you mean 'percentile'?"),
+        ({"model": UNET, "tile": 66}, "tile 66 is not a multiple of 4, which model 'unet' (depth 3) needs; use 64 or 68"),
+        ({"model": {"name": "unet", "params": {"depth": {"int_uniform": [2, 6]}}}, "tile": {"choice": [16, 64]}},
+         "tile 16 is not a multiple of 32"),
+        ({"model": UNET, "tiles": 64}, "unknown key 'tiles'; did you mean 'tile'?"),
+    ],
+)  # fmt: skip
+def test_a_branch_that_could_not_be_trained_is_refused(space, said):
+    with pytest.raises(MicrosegError) as caught:
+        check_space(SearchConfig(space=space), "s.yaml")
+    assert str(caught.value).startswith("s.yaml: ")
+    assert said in str(caught.value)
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(MicrosegError, match=r"unknown metric 'val/dise'; did you mean 'val/dice'\?"):
+        check_space(parse(SearchConfig, {"space": {"model": UNET}, "metric": "val/dise"}, "s"), "s")
+
+
+def test_one_configuration_is_checked_alike():
+    with pytest.raises(MicrosegError, match="tile 66 is not a multiple of 4"):
+        check_trial(TrialConfig.model_validate({"model": UNET, "tile": 66}), "best.yaml")

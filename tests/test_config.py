@@ -1,0 +1,69 @@
+"""Strict configuration: unknown keys and unfit values are one line that teaches."""
+
+from pathlib import Path
+
+import pytest
+
+from microseg.config import SearchConfig, TrialConfig, did_you_mean, parse, read_search, read_yaml
+from microseg.errors import MicrosegError
+
+MODEL = {"model": {"name": "unet"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({**MODEL, "epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ({"model": {"name": "unet", "parms": {}}}, "unknown key 'model.parms'; did you mean 'params'?"),
+        ({}, "model: Field required"),
+        ({**MODEL, "epochs": 0}, "epochs: Input should be greater than or equal to 1 (given: 0)"),
+        (
+            {**MODEL, "precision": "half"},
+            "precision: Input should be 'auto', 'float32', 'bfloat16' or 'float16'",
+        ),
+        ([], "expected a mapping of keys to values, got list"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused_with_its_source(values, said):
+    with pytest.raises(MicrosegError) as caught:
+        parse(TrialConfig, values, "best.yaml")
+    assert str(caught.value).startswith("best.yaml: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nested_search_settings_are_strict_too():
+    with pytest.raises(MicrosegError, match=r"unknown key 'asha.graze'; did you mean 'grace'\?"):
+        parse(SearchConfig, {"space": {}, "asha": {"graze": 3}}, "s.yaml")
+
+
+def test_a_configuration_is_frozen_and_survives_a_round_trip():
+    config = TrialConfig.model_validate(MODEL)
+    with pytest.raises(ValueError, match="frozen"):
+        config.epochs = 3
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path: Path):
+    with pytest.raises(MicrosegError, match="no such file"):
+        read_search(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("space: {a: [1, 2\nb: 3")
+    with pytest.raises(MicrosegError, match="not valid YAML") as caught:
+        read_yaml(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_yaml_file_cannot_run_code(tmp_path: Path):
+    hostile = tmp_path / "hostile.yaml"
+    hostile.write_text(
+        f"!!python/object/apply:pathlib.Path.touch [!!python/name:pathlib.Path '{tmp_path}/ran']"
+    )
+    with pytest.raises(MicrosegError, match="not valid YAML"):
+        read_yaml(hostile)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_hint_names_the_nearest_and_all():
+    assert did_you_mean("dise", ["dice", "bce"]) == "did you mean 'dice'? allowed: bce, dice"
+    assert did_you_mean("zzz", ["dice", "bce"]) == "allowed: bce, dice"
