@@ -215,7 +215,8 @@ def _masks(seen: Sequence[_Seen]) -> Iterable[Finding]:
     yield Finding(level=level, text=f"foreground is {share:.1%} of the pixels that count{doubt}")
     tiny = [one for one in seen if one.tiny]
     if tiny:
-        text = f"{sum(one.tiny for one in tiny)} objects have fewer than {_TINY} pixels; slips of the annotation?"
+        count = sum(one.tiny for one in tiny)
+        text = f"{count} objects have fewer than {_TINY} pixels; slips of the annotation?"
         yield _finding("note", text, [one.item for one in tiny])
 
 

@@ -120,13 +120,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise MicrosegError(f"{path}: not UTF-8 text; save the table as CSV in UTF-8") from error
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    rows = list(reader)
     if not rows:
         raise MicrosegError(f"{path}: no rows; give a header line and one line per image")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise MicrosegError(
-                f"{path}: line {number} does not have the {len(rows[0])} columns of the header"
+                f"{path}: line {number} does not have the header's {len(reader.fieldnames or ())} columns"
             )
     return [{key.strip(): value.strip() for key, value in row.items()} for row in rows]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,8 +14,6 @@ from microseg.data.files import content_hash, read_bytes, replacing
 from microseg.data.images import Array, decode_image, decode_labels, is_lossy, join_channels
 from microseg.errors import MicrosegError
 
-# Raise it when the facts or the rules behind them change: older ledgers are then not believed.
-_VERSION = 1
 MOST_VALUES = 257
 
 
@@ -48,6 +45,18 @@ class MaskFacts(Strict):
     whole: int
 
 
+class _Entry(Strict):
+    """Facts, or the path of a derived file, and the size and modification time of the files they are from."""
+
+    stamp: list[list[int]]
+    facts: dict[str, Any] | str
+
+
+class _Pages(Strict):
+    version: Literal[1]  # raise it when the facts or the rules behind them change
+    known: dict[str, _Entry]
+
+
 F = TypeVar("F", ImageFacts, MaskFacts)
 
 
@@ -66,7 +75,7 @@ class Ledger:
         self.cache = cache
         self._path = cache / "facts" / f"{content_hash([source.encode()])[:32]}.json"
         self._known = self._load()
-        self._used: dict[str, Any] = {}
+        self._used: dict[str, _Entry] = {}
 
     def image(self, files: Sequence[Path], axes: str | None) -> ImageFacts:
         """Return the facts of an image, reading it only if it is new or has changed."""
@@ -79,32 +88,32 @@ class Ledger:
     def derived(self, role: str, files: list[Path], make: Callable[[list[Path], Path], Path]) -> Path:
         """Return a file made from others, making it only if they have changed or it is gone."""
         key, stamp = _key(role, files), _stamp(files)
-        known = self._known.get(key, {})
-        path = Path(known["facts"]) if known.get("stamp") == stamp else None
+        known = self._known.get(key)
+        path = Path(str(known.facts)) if known and known.stamp == stamp else None
         if path is None or not path.is_file():
             path = make(files, self.cache / role)
-        self._used[key] = {"stamp": stamp, "facts": str(path)}
+        self._used[key] = _Entry(stamp=stamp, facts=str(path))
         return path
 
     def save(self) -> None:
         """Write what was used since the ledger was opened, as a whole."""
         with replacing(self._path) as handle:
-            handle.write(json.dumps({"version": _VERSION, "known": self._used}).encode())
+            handle.write(_Pages(version=1, known=self._used).model_dump_json().encode())
 
     def _facts(self, role: str, files: Sequence[Path], model: type[F], examine: Callable[[], F]) -> F:
         key, stamp = _key(role, files), _stamp(files)
-        known = self._known.get(key, {})
-        facts = _believe(model, known["facts"]) if known.get("stamp") == stamp else None
+        known = self._known.get(key)
+        facts = _believe(model, known.facts) if known and known.stamp == stamp else None
         facts = facts or examine()
-        self._used[key] = {"stamp": stamp, "facts": facts.model_dump(mode="json")}
+        self._used[key] = _Entry(stamp=stamp, facts=facts.model_dump(mode="json"))
         return facts
 
-    def _load(self) -> dict[str, Any]:
+    def _load(self) -> dict[str, _Entry]:
+        """Read what an earlier opening found; a damaged or older ledger counts as empty."""
         try:
-            content = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+            return _Pages.model_validate_json(self._path.read_bytes()).known
+        except (OSError, ValidationError):
             return {}
-        return dict(content["known"]) if content.get("version") == _VERSION else {}
 
 
 def _believe(model: type[F], facts: Any) -> F | None:
@@ -168,7 +177,7 @@ def whole_labels(labels: Array) -> int:
     """Count the non-zero labels that form a single 8-connected piece."""
     from skimage import measure  # slow to import, and not needed when nothing has changed
 
-    pieces, count = measure.label(labels, connectivity=2, background=0, return_num=True)  # type: ignore[no-untyped-call]
+    pieces, count = measure.label(labels, connectivity=2, background=0, return_num=True)
     first = np.zeros(count + 1, labels.dtype)
     first[pieces.ravel()] = labels.ravel()
     owners = np.unique(first[1:], return_counts=True)[1]

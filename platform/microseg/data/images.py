@@ -27,6 +27,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # What the decoders raise on damaged files, found by truncating and corrupting real ones.
 _DAMAGE = (
+    MemoryError,
     OSError,
     SyntaxError,
     ValueError,
@@ -155,11 +156,11 @@ def decode_labels(data: bytes, name: str) -> Array:
     array, alpha = _decode(data, name, None, labels=True)
     if alpha:
         array = _without_alpha(array, name)
-    if (array != array[..., :1]).any():
+    if array.shape[2] > 1 and (array != array[..., :1]).any():
         raise MicrosegError(f"{name}: a mask in colour; save it with one number per pixel (grey or palette)")
     labels = array[..., 0]
     if labels.dtype.kind == "f":
-        if not np.array_equal(labels, np.rint(labels)):
+        if not np.array_equal(labels, np.rint(labels)) or np.abs(labels).max() >= 2**31:  # NaN is not itself
             raise MicrosegError(f"{name}: mask values are not whole numbers; save it as integer labels")
         labels = labels.astype(np.int64)
     if labels.min() < 0:

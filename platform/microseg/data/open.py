@@ -14,6 +14,8 @@ from microseg.data.masks import interpret
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 
+__all__ = ["FORMATS", "DataOptions", "open_dataset"]
+
 # The first format that recognises a path reads it.
 FORMATS: dict[str, Format] = {
     "folders": Format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from microseg.errors import MicrosegError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# Without a handler of the application, tifffile's log lines would stand beside the one line of the error.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 _LOSSY = frozenset({6, 7, 34892})  # old-style JPEG, JPEG, lossy JPEG (tag 259)
 _ALPHA = frozenset({1, 2})  # associated and unassociated alpha (tag 338)
 
@@ -36,7 +40,7 @@ def decode_tiff(data: bytes, name: str, axes: str | None) -> tuple[Array, bool]:
         letters = _stated_axes(series, axes, name)
         array = series.asarray()
         alpha = page.samplesperpixel in (2, 4) and bool(_ALPHA & set(page.extrasamples))
-    return _as_channels_last(array.reshape(_shape(series, letters)), letters, name), alpha
+    return _as_channels_last(array, letters, name), alpha
 
 
 def _check_segments(tif: Any, size: int) -> None:
@@ -61,16 +65,14 @@ def _stated_axes(series: Any, axes: str | None, name: str) -> str:
             " --axes CYX (letters of T, Z, C, Y, X)"
         )
     stated = axes + "S" if own.endswith("S") else axes
-    if len(stated) not in {len(own), len(series.get_shape(squeeze=False))}:
+    if len(stated) == len(own):
+        return stated
+    if not (says_itself and set(own) < set(stated)):  # more letters than that are axes of length 1
         raise MicrosegError(
             f"{name}: the stated axes {axes} do not fit its shape {series.shape}; give one letter for each of"
             f" its {len(own)} dimensions"
         )
-    return stated
-
-
-def _shape(series: Any, letters: str) -> tuple[int, ...]:
-    return tuple(series.get_shape(squeeze=len(letters) == len(series.shape)))
+    return own
 
 
 def _as_channels_last(array: Array, letters: str, name: str) -> Array:
