@@ -129,8 +129,8 @@ class Trials:
         self._study.tell(number, score if told == TrialState.COMPLETE else None, state=told)
 
     def explain(self, number: int, reason: str) -> None:
-        """Replace the reason why a trial ended."""
-        self._live(number).set_user_attr("reason", reason)
+        """Replace the reason why a trial ended; Optuna lets nothing be added to a trial that was told."""
+        self._study.set_user_attr(f"reason/{number}", reason)
 
     def unfinished(self) -> list[tuple[int, TrialConfig]]:
         """Return the trials that were in flight when the study was last stopped.
@@ -170,13 +170,13 @@ class Trials:
         return optuna.Trial(self._study, frozen._trial_id)
 
 
-def _record(trial: FrozenTrial) -> TrialRecord:
+def _record(trial: FrozenTrial, explained: dict[str, Any]) -> TrialRecord:
     attrs: dict[str, Any] = trial.user_attrs
     state = attrs["state"]
     return TrialRecord(
         number=trial.number,
         state="interrupted" if state == "running" and trial.state != TrialState.RUNNING else state,
-        reason=attrs.get("reason", ""),
+        reason=explained.get(f"reason/{trial.number}", attrs.get("reason", "")),
         config=TrialConfig.model_validate(attrs["config"]),
         run_id=attrs.get("run_id", ""),
         scores=tuple(attrs.get("scores", ())),
