@@ -7,6 +7,7 @@ import binascii
 import io
 import math
 import struct
+import tokenize
 from typing import Any
 
 import imagecodecs
@@ -25,8 +26,18 @@ MAX_PIXELS = 2**26  # 8192 x 8192: about half a minute of a small network on a f
 
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II", b"MM")
-# What reading the header of a damaged file raises; its decoder then tells what is wrong with it.
-_DAMAGE = (OSError, ValueError, SyntaxError, LookupError, TypeError, struct.error, tifffile.TiffFileError)
+# What reading the header of a damaged file raises, found by damaging real ones.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    tokenize.TokenError,  # NumPy reads its header as Python source
+    tifffile.TiffFileError,
+)
 
 
 class ImageRequest(BaseModel):
@@ -133,17 +144,16 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _load_npy(data: bytes) -> NDArray[np.generic]:
     try:
+        shape, _, dtype = _npy_header(data)
+        if len(shape) not in (2, 3) or dtype.kind not in "uif":
+            raise MicrosegError(
+                f"the image is an NPY array of {dtype} and shape {shape};"
+                " give numbers of shape (height, width) or (height, width, channels)"
+            )
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise MicrosegError(
-            "the image is a damaged NPY file, or one that holds objects; save it anew"
-        ) from error
-    if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
-        raise MicrosegError(
-            f"the image is an NPY array of {array.dtype} and shape {array.shape};"
-            " give numbers of shape (height, width) or (height, width, channels)"
-        )
-    target = array.dtype if array.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+    except _DAMAGE as error:
+        raise MicrosegError("the image is a damaged NPY file; save it anew") from error
+    target = dtype if dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
     return np.asarray(array if array.ndim == 3 else array[..., None], target)
 
 
