@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from microseg.config import parse
 from microseg.data.arrays import instance_array, target_array
@@ -274,6 +275,23 @@ def test_broken_bowls(tmp_path, opened):
         opened(folder)
     with pytest.raises(MicrosegError, match="always read as instances"):
         opened(folder, mask_kind="binary")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("three.jpg", "a JPEG mask of a single object"), ("three.tif", "damaged or incomplete")],
+)
+def test_objects_that_cannot_be_read(tmp_path, opened, name, message):
+    folder = write_bowl(tmp_path / "bowl")
+    path = folder / "id1" / "masks" / name
+    if path.suffix == ".jpg":
+        Image.fromarray(mask()).save(path)
+    else:
+        write_image(path, mask())
+        path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(MicrosegError, match=rf"id1/masks/{name}: {message}"):
+        opened(folder)
+    assert not list((tmp_path / "cache" / "facts").glob("*")), "nothing is remembered of a broken set"
 
 
 def write_table(folder, write_pairs, text, name="table.csv"):

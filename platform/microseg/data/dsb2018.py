@@ -68,18 +68,22 @@ def _entry(folder: Path, ledger: Ledger) -> Entry:
 def _merge(files: list[Path], cache: Path) -> Path:
     """Merge mask files of one object each into a label map, stored under the hash of their content."""
     contents = [read_bytes(file) for file in files]
-    path = cache / f"{content_hash(contents)}.tif"
-    labels: Array | None = None
-    for number, (file, data) in enumerate(zip(files, contents, strict=True), start=1):
-        if is_lossy(data):
-            raise MicrosegError(f"{file}: a JPEG mask of a single object; save the objects' masks as PNG")
-        single = decode_labels(data, str(file)) > 0
-        labels = np.zeros(single.shape, np.int32) if labels is None else labels
+    objects = (_single(file, data) for file, data in zip(files, contents, strict=True))
+    labels = next(objects).astype(np.int32)
+    for number, (file, single) in enumerate(zip(files[1:], objects, strict=True), start=2):
         if single.shape != labels.shape:
             raise MicrosegError(
                 f"{file}: shape {single.shape} (height, width), but {files[0].name} is {labels.shape}"
             )
         labels[single & (labels == 0)] = number
-    if labels is not None:
-        write_image(path, labels)
+    path = cache / f"{content_hash(contents)}.tif"
+    write_image(path, labels)
     return path
+
+
+def _single(file: Path, data: bytes) -> Array:
+    """Decode the mask of one object as booleans."""
+    labels = decode_labels(data, str(file))
+    if is_lossy(data):
+        raise MicrosegError(f"{file}: a JPEG mask of a single object; save the objects' masks as PNG")
+    return np.asarray(labels > 0)

@@ -145,7 +145,7 @@ def column(rows: Sequence[Mapping[str, str]], stated: str | None, usual: str, pa
     return stated or (usual if usual in rows[0] else None)
 
 
-class Facts(NamedTuple):
+class FactColumns(NamedTuple):
     """The columns of a table that say more about an image than where its files are."""
 
     group: str | None
@@ -167,13 +167,13 @@ class Facts(NamedTuple):
         return row[name]
 
 
-def fact_columns(rows: Sequence[Mapping[str, str]], options: DataOptions, path: Path) -> Facts:
+def fact_columns(rows: Sequence[Mapping[str, str]], options: DataOptions, path: Path) -> FactColumns:
     """Find the columns of group, stratum and split; a group regex takes the place of a group column."""
     if options.group_column and options.group_regex:
         raise MicrosegError(
             f"both the group column '{options.group_column}' and a group regex are given; give one of them"
         )
-    return Facts(
+    return FactColumns(
         group=None if options.group_regex else column(rows, options.group_column, "group", path),
         stratum=column(rows, options.stratum_column, "stratum", path),
         split=column(rows, options.split_column, "split", path),
