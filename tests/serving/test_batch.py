@@ -57,7 +57,7 @@ def test_an_image_that_cannot_be_used_is_named_and_the_others_are_done(registere
     summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"))
     assert [Path(mask).name for mask in summary.masks] == ["a.png", "b.png", "tiny.png"]
     assert set(summary.failed) == {str(folder / "damaged.png"), str(folder / "colour.tif")}
-    assert "damaged" in summary.failed[str(folder / "damaged.png")]
+    assert summary.failed[str(folder / "damaged.png")].startswith("damaged or incomplete file")
     assert "3 channel(s); the model 'cells' takes 1" in summary.failed[str(folder / "colour.tif")]
     assert all("\n" not in reason for reason in summary.failed.values())
     assert len(list((tmp_path / "out").iterdir())) == 3
@@ -80,12 +80,14 @@ def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp
         shutil.copy(path, local(uri))
 
     monkeypatch.setattr(
-        storage, "listing", lambda uri: [f"s3://lab/in/{name}" for name in ("a.png", "tiny.png")]
+        storage, "listing", lambda uri: [f"s3://lab/in/{name}" for name in ("a.png", "text.png", "tiny.png")]
     )
+    (bucket / "in" / "text.png").write_text("no image")
     monkeypatch.setattr(storage, "fetch", fetch)
     monkeypatch.setattr(storage, "store", store)
     summary = predict_folder(CHAMPION, "s3://lab/in", "s3://lab/out/")
     assert summary.masks == ("s3://lab/out/a.png", "s3://lab/out/tiny.png")
+    assert summary.failed == {"s3://lab/in/text.png": "not a PNG, TIFF or JPEG file; save it as PNG or TIFF"}
     assert read_labels(bucket / "out" / "a.png").shape == (50, 70)
 
 

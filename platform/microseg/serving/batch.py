@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from microseg import storage
 from microseg.config import Strict
-from microseg.data.images import check_suffix, read_image, write_image
+from microseg.data.files import read_bytes
+from microseg.data.images import check_suffix, decode_image, write_image
 from microseg.errors import MicrosegError
 from microseg.serving.segmenter import Segmenter
 
@@ -100,7 +101,7 @@ def predict_folder(
             pixels += _predict_one(segmenter, image, _mask_of(image, target))
             masks.append(_mask_of(image, target))
         except MicrosegError as error:
-            failed[image] = str(error)
+            failed[image] = str(error).removeprefix(f"{image}: ")
         if progress is not None:
             progress(number, len(images))
     return PredictSummary(
@@ -146,7 +147,8 @@ def _check_targets(images: list[str], target: str) -> None:
 def _predict_one(segmenter: Segmenter, image: str, mask: str) -> int:
     """Segment one file into another; return its number of pixels."""
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
-        array = read_image([storage.fetch(image, Path(folder) / "in")], segmenter.card.axes)
+        data = read_bytes(storage.fetch(image, Path(folder) / "in"))
+        array = decode_image(data, image, segmenter.card.axes)
         local = Path(folder) / "mask.png"
         write_image(local, segmenter.segment(array))
         storage.store(local, mask)
