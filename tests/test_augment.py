@@ -1,5 +1,8 @@
 """Augmentation: the contract of every recipe, equal warps for image and mask, displacement in pixels."""
 
+import os
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -114,6 +117,22 @@ def test_argument_that_albumentations_does_not_know_is_an_error():
         warnings.simplefilter("ignore")
         with pytest.raises(UserWarning, match="not valid for transform"):
             _transforms(lambda: [A.HorizontalFlip(propability=0.5)])
+
+
+QUIET = """
+import os, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request"):
+        os._exit(3)
+sys.addaudithook(refuse)
+import microseg.augment
+"""
+
+
+def test_import_asks_nothing_of_the_network():
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    assert subprocess.run([sys.executable, "-c", QUIET], env=environment).returncode == 0
 
 
 def test_unknown_recipe_and_parameter_are_one_line():
