@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -66,12 +67,12 @@ def test_threads_of_a_running_tensorflow_cannot_change():
         runtime.threads(97)
 
 
-def test_peak_memory_counts_what_was_allocated():
-    before = runtime.peak_memory_mib()
-    assert 50 < before < 64 * 1024
-    block = np.ones(200 * runtime.MIB, np.uint8)
-    assert runtime.peak_memory_mib() >= before
-    del block
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak elsewhere too")
+def test_peak_memory_is_what_the_system_says():
+    np.ones(300 * runtime.MIB, np.uint8)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    assert runtime.peak_memory_mib() == pytest.approx(peak, rel=0.05)
 
 
 def test_hardware_describes_this_machine():
