@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ FOLD = Fold(index=1, train=NAMES[:3], valid=NAMES[3:])
 
 def config(**changes):
     values = {
-        "model": Component(name="unet", params={"depth": 2, "filters": 4}),
+        "model": Component(name="unet", params={"depth": 2, "filters": 4, "normalisation": "none"}),
         "optimizer": Component(name="adam", params={"learning_rate": 0.01}),
         "tile": 16,
         "batch_size": 4,
@@ -72,11 +73,15 @@ def config(**changes):
     return TrialConfig.model_validate(values | changes)
 
 
+# Its moving averages are state that is no trainable weight.
+WITH_BATCH = config(model=Component(name="unet", params={"depth": 2, "filters": 4}))
+
+
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """Train once for the tests that only look."""
     events, workdir = [], tmp_path_factory.mktemp("work")
-    result = train_fold(config(), data, FOLD, workdir, events.append)
+    result = train_fold(WITH_BATCH, data, FOLD, workdir, events.append)
     return result, events, workdir
 
 
@@ -197,31 +202,35 @@ def test_collapse_is_one_class_everywhere_although_the_truth_has_several():
     assert not is_collapsed(counts([[3, 3]], [[3, 0]], [[0, 0]], [[3, 6]]))
 
 
-def test_finished_folds_are_not_trained_again(data, tmp_path):
-    short = config(epochs=1)
+def test_finished_folds_are_not_trained_again(data, trained, tmp_path):
+    shutil.copytree(trained[2], tmp_path / "moved")
     folds = [FOLD, Fold(index=2, train=NAMES[2:], valid=NAMES[:2])]
-    first = run_trial(short, data, folds[:1], tmp_path, lambda _: None)
     events = []
-    both = run_trial(short, data, folds, tmp_path, events.append)
-    assert both.folds[0] == first.folds[0]
-    assert [(event.fold, event.result is None) for event in events] == [(1, False), (2, True), (2, False)]
-    assert finished_fold(short, data, folds[1], tmp_path) == both.folds[1]
+    both = run_trial(WITH_BATCH, data, folds, tmp_path / "moved", events.append)
+    moved = {"model": tmp_path / "moved" / "fold-1" / "model.keras"}
+    assert both.folds[0] == trained[0].model_copy(update=moved)
+    assert [(event.fold, event.result is None) for event in events] == [
+        (1, False),
+        *[(2, True)] * 5,
+        (2, False),
+    ]
+    assert finished_fold(WITH_BATCH, data, folds[1], tmp_path / "moved") == both.folds[1]
 
 
 def test_result_of_something_else_or_half_a_result_does_not_count(data, trained, tmp_path):
     result, _, workdir = trained
-    assert finished_fold(config(), data, FOLD, workdir) == result
-    assert finished_fold(config(seed=1), data, FOLD, workdir) is None
-    assert finished_fold(config(), data, FOLD.model_copy(update={"train": NAMES[:2]}), workdir) is None
-    assert finished_fold(config(), data, FOLD, tmp_path) is None
+    assert finished_fold(WITH_BATCH, data, FOLD, workdir) == result
+    assert finished_fold(WITH_BATCH.model_copy(update={"seed": 1}), data, FOLD, workdir) is None
+    assert finished_fold(WITH_BATCH, data, FOLD.model_copy(update={"train": NAMES[:2]}), workdir) is None
+    assert finished_fold(WITH_BATCH, data, FOLD, tmp_path) is None
     half = tmp_path / "fold-1"
     half.mkdir()
     text = (workdir / "fold-1" / "result.json").read_text()
     (half / "result.json").write_text(text)
-    assert finished_fold(config(), data, FOLD, tmp_path) is None  # no model beside it
+    assert finished_fold(WITH_BATCH, data, FOLD, tmp_path) is None  # no model beside it
     (half / "model.keras").touch()
     (half / "result.json").write_text(text[:100])
-    assert finished_fold(config(), data, FOLD, tmp_path) is None
+    assert finished_fold(WITH_BATCH, data, FOLD, tmp_path) is None
 
 
 def test_mean_and_sample_deviation_over_folds(trained):
@@ -296,7 +305,7 @@ assert runs[0].history == runs[1].history
 
 
 def test_two_trainings_on_one_thread_end_in_the_same_weights(data, tmp_path):
-    elastic = config(augment=Component(name="elastic"), epochs=2)
+    elastic = WITH_BATCH.model_copy(update={"augment": Component(name="elastic"), "epochs": 2})
     folder = data.cache.parent
     arguments = [str(folder), str(tmp_path), elastic.model_dump_json(), FOLD.model_dump_json()]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "platform")}
