@@ -18,6 +18,7 @@ from microseg import __version__
 from microseg.config import SearchConfig, parse, read_search, read_trial
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
+from microseg.runtime import load_tensorflow
 
 app = typer.Typer(
     help="Find, prove and serve the best segmentation network for your own microscopy images.",
@@ -102,10 +103,18 @@ def _source(data: str) -> Path:
     if data not in ("", "demo"):
         return Path(data)
     from microseg.data.synthetic import write_demo
-    from microseg.study import home
+    from microseg.storage import home
 
     folder = home() / "demo"
     return folder if folder.is_dir() else write_demo(folder)
+
+
+def _studies() -> Any:
+    """Import what runs a study: TensorFlow first, so that its start-up lines stay out of the way."""
+    load_tensorflow()
+    from microseg import study
+
+    return study
 
 
 def _request(data: str, study: str, config: SearchConfig, options: DataOptions, model: str) -> Any:
@@ -151,8 +160,7 @@ def search(
     options: DataOptions,
 ) -> None:
     """Search for the best network: trials by Optuna, stopped early by ASHA, every fold in MLflow."""
-    from microseg import study as studies
-
+    studies = _studies()
     if resume:
         _refuse_changes(study, data, space, folds, model, seed, options)
         _conclude(studies.resume(study, trials, out))
@@ -206,8 +214,7 @@ def crossval(
     options: DataOptions,
 ) -> None:
     """Train all folds of one configuration."""
-    from microseg import study as studies
-
+    studies = _studies()
     values = read_trial(config).model_dump(mode="json")
     search_config = _changed(studies.single(values, str(config)), str(config), 0, folds, seed)
     _conclude(studies.search(_request(data, study, search_config, options, model), out))
@@ -288,6 +295,7 @@ def predict(
     output: Annotated[str, typer.Option(help="Folder or s3:// address to write the masks to.")],
 ) -> None:
     """Write a mask for every image, through the registered model."""
+    load_tensorflow()
     from microseg.serving.batch import predict_folder
     from microseg.tracking import store
 
@@ -306,6 +314,7 @@ def predict(
 @app.command()
 def reproduce(run_id: Annotated[str, typer.Argument(help="The MLflow run of a fold.")]) -> None:
     """Train a fold again and say whether its score lies within the recorded spread."""
+    load_tensorflow()
     from microseg import reproduction
 
     out.print(reproduction.reproduce(run_id), soft_wrap=True, highlight=False)
@@ -315,7 +324,7 @@ def reproduce(run_id: Annotated[str, typer.Argument(help="The MLflow run of a fo
 def demo_data(
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     images: Annotated[int, typer.Option(help="Number of images.", min=2)] = 24,
-    size: Annotated[int, typer.Option(help="Side of an image in pixels.", min=32)] = 128,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.", min=128)] = 128,
     seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
 ) -> None:
     """Write a synthetic data set: cells that touch, uneven light, blur and noise, in several sessions."""
@@ -328,7 +337,7 @@ def demo_data(
 
 def _open(data: str, options: DataOptions) -> Any:
     from microseg.data.open import open_dataset
-    from microseg.study import cache
+    from microseg.storage import cache
 
     return open_dataset(_source(data).resolve(), options, cache())
 
@@ -372,7 +381,7 @@ def audit(
 ) -> None:
     """Look for what would make a score untrue: duplicates, mixed sessions, empty masks."""
     from microseg.data.audit import audit as run_audit
-    from microseg.study import cache
+    from microseg.storage import cache
 
     findings = run_audit(_open(data, options), cache())
     for finding in findings:

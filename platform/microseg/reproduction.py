@@ -16,7 +16,8 @@ from microseg.data.manifest import Manifest
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
-from microseg.study import Request, cache
+from microseg.storage import cache
+from microseg.study import Request
 from microseg.tracking import store, tree
 from microseg.training import TrainingData, train_fold
 

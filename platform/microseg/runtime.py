@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import platform
 import resource
@@ -17,6 +18,44 @@ from microseg.errors import MicrosegError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 MIB = 2**20
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow quietly and without what Keras imports along for features unused here.
+
+    The lines it writes come from compiled code, straight to the file descriptor of standard error,
+    before any log level counts. Scikit-learn and matplotlib, which Keras takes when they are there
+    (for its scikit-learn wrappers and plots), are a quarter of the time of the import.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    with _hidden("sklearn", "matplotlib"), _silent_descriptor():
+        importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Let packages that are not loaded yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None is how Python marks it
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _silent_descriptor() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def threads(count: int) -> None:

@@ -30,6 +30,16 @@ _REASONS = {
 }
 
 
+def home() -> Path:
+    """Return the folder of studies, splits and decoded images: ``MICROSEG_HOME``, or ``.microseg`` here."""
+    return Path(os.environ.get("MICROSEG_HOME", ".microseg")).resolve()
+
+
+def cache() -> Path:
+    """Return the folder of decoded images, which all studies on this machine share."""
+    return home() / "cache"
+
+
 def is_remote(uri: str) -> bool:
     """Tell whether a URI lies in object storage (``s3://``)."""
     return uri.startswith("s3://")

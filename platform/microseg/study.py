@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from microseg.search.trials import TrialRecord, Trials
 from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.space import Space
+from microseg.storage import cache, home
 from microseg.tracking import provenance, store, tree
 from microseg.tracking.tree import StudyRun
 
@@ -77,16 +77,6 @@ class Outcome:
     link: str
 
 
-def home() -> Path:
-    """Return the folder that holds studies, splits and decoded images (``MICROSEG_HOME``)."""
-    return Path(os.environ.get("MICROSEG_HOME", ".microseg")).resolve()
-
-
-def cache() -> Path:
-    """Return the folder of decoded images, which all studies on this machine share."""
-    return home() / "cache"
-
-
 def folder(name: str) -> Path:
     """Return a study's folder.
 
@@ -122,7 +112,7 @@ def prepare(request: Request) -> Prepared:
         folds = folding.given_fold(development)
     else:
         folds = folding.make_folds(development, request.config.folds, request.config.seed)
-    findings = audit(manifest, cache(), folds)
+    findings = audit(manifest, cache(), folds, max(space.part("tile"), default=None))
     refused = [finding.text for finding in findings if finding.level == "refuse"]
     if refused:
         raise MicrosegError(f"data audit: {refused[0]}")
@@ -143,6 +133,9 @@ def search(request: Request, console: Console) -> Outcome:
             "or choose another --study"
         )
     prepared = prepare(request)
+    for finding in prepared.findings:
+        if finding.level == "warn":
+            console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
     run = tree.open_study(client, request.name)
     state = StudyState(request=request, digest=prepared.manifest.digest, run_id=run.run_id)

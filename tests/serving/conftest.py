@@ -68,5 +68,17 @@ def registered(tmp_path_factory):
     directory = save(folder / "model", [network(1), network(2)], card())
     candidate = log_candidate(card(), sorted(directory.glob("*.keras")), run.info.run_id)
     client.set_registered_model_alias("cells", "champion", str(candidate.version))
-    yield SimpleNamespace(uri=uri, candidate=candidate, run=run, client=client, directory=directory)
+    mlflow.set_tracking_uri(before)
+    return SimpleNamespace(uri=uri, candidate=candidate, run=run, client=client, directory=directory)
+
+
+@pytest.fixture(autouse=True)
+def _store_of_the_registered_model(request):
+    """Point MLflow at the store of `registered` for each test that uses it, and back afterwards."""
+    if "registered" not in request.fixturenames:
+        yield
+        return
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(request.getfixturevalue("registered").uri)
+    yield
     mlflow.set_tracking_uri(before)

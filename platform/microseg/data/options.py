@@ -11,47 +11,40 @@ from microseg.data.manifest import MaskKind
 
 
 class DataOptions(Strict):
-    r"""How to read a data set; every field may be left out where the data is unambiguous.
+    """How to read a data set; every field may be left out where the data is unambiguous."""
 
-    Attributes
-    ----------
-    image_column, mask_column
-        Columns of a table with the paths of the files; several image columns, separated by commas,
-        are the channels. For paired folders ``image_column`` is the column of their ``manifest.csv``
-        that names the files.
-    group_column, stratum_column, split_column
-        Columns of a table, or of a folder's ``manifest.csv``. A column that is named ``group``,
-        ``stratum`` or ``split`` is used unasked.
-    group_regex
-        Regular expression searched in the image's file name without suffix; the first capture group
-        (or the whole match) is the group, such as ``^(.+)_\d+`` for ``sessionA_003.png``.
-    mask_kind
-        ``binary``, ``instance`` or ``classes``.
-    threshold
-        Mask values at or above it are foreground; needed for JPEG masks.
-    classes
-        Names of the classes, background first, of class masks with values 0, 1, 2, ...
-    axes
-        Axis order of multi-page TIFF files, in letters of T, Z, C, Y, X.
-    channel_suffixes
-        For paired folders with one file per channel: what follows the common name, in channel order,
-        such as ``("_dapi", "_gfp")``.
-    pixel_size_um
-        Side of a pixel in micrometres.
-    """
-
-    image_column: str | None = None
-    mask_column: str | None = None
-    group_column: str | None = None
-    group_regex: str | None = None
-    stratum_column: str | None = None
-    split_column: str | None = None
-    mask_kind: MaskKind | None = None
-    threshold: float | None = Field(default=None, gt=0.0)
-    classes: tuple[str, ...] = ()
-    axes: str | None = None
-    channel_suffixes: tuple[str, ...] = ()
-    pixel_size_um: float | None = Field(default=None, gt=0.0)
+    image_column: str | None = Field(
+        default=None,
+        description="Column with the image's file; several, separated by commas, are its channels.",
+    )
+    mask_column: str | None = Field(default=None, description="Column with the mask's file.")
+    group_column: str | None = Field(
+        default=None, description="Column of the group (specimen, session, slide) that folds never split."
+    )
+    group_regex: str | None = Field(
+        default=None,
+        description="Regular expression searched in the image's name; its first capture group is the group.",
+    )
+    stratum_column: str | None = Field(default=None, description="Column of the stratum that folds balance.")
+    split_column: str | None = Field(
+        default=None, description="Column of the given split: train, valid or test."
+    )
+    mask_kind: MaskKind | None = Field(
+        default=None, description="What masks hold: binary, instance or classes."
+    )
+    threshold: float | None = Field(
+        default=None, gt=0.0, description="Mask values at or above it are foreground; JPEG masks need it."
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), description="Names of the classes 0, 1, 2 ... of class masks, the background first."
+    )
+    axes: str | None = Field(
+        default=None, description="Axis order of multi-page TIFF files, in letters of T, Z, C, Y, X."
+    )
+    channel_suffixes: tuple[str, ...] = Field(
+        default=(), description="For one file per channel: what follows the common name, such as _dapi,_gfp."
+    )
+    pixel_size_um: float | None = Field(default=None, gt=0.0, description="Side of a pixel in micrometres.")
 
     @field_validator("axes")
     @classmethod

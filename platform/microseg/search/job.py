@@ -103,7 +103,10 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
         What all trials have in common.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from microseg import runtime, training
+    from microseg import runtime
+
+    runtime.load_tensorflow()
+    from microseg import training
     from microseg.tracking.recorder import Recorder
 
     runtime.threads(job.threads)

@@ -72,8 +72,8 @@ def resources_per_trial(config: SearchConfig, available: dict[str, float]) -> di
         wanted = min(1.0, gpus / config.concurrency)
     if wanted * config.concurrency > gpus:
         raise MicrosegError(
-            f"{config.concurrency} trials at once with {wanted} GPU each were asked for, but there are {gpus:g}; "
-            "lower gpus_per_trial or concurrency"
+            f"{config.concurrency} trials at once with {wanted} GPU each were asked for, but there are "
+            f"{gpus:g}; lower gpus_per_trial or concurrency"
         )
     return {"cpu": float(cpus // config.concurrency), "gpu": wanted}
 

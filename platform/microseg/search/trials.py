@@ -153,9 +153,9 @@ class Trials:
 
     def records(self) -> list[TrialRecord]:
         """Return all trials in the order they were proposed."""
-        return [
-            _record(trial) for trial in self._study.get_trials(deepcopy=False) if "config" in trial.user_attrs
-        ]
+        explained = self._study.user_attrs
+        found = self._study.get_trials(deepcopy=False)
+        return [_record(trial, explained) for trial in found if "config" in trial.user_attrs]
 
     def ranked(self) -> list[TrialRecord]:
         """Return all trials, the best with all folds first, then those without in order of proposal."""

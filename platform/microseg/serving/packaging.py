@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mlflow.pyfunc
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
@@ -68,25 +69,40 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
     MicrosegError
         If a member is missing.
     """
+    client = MlflowClient()
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
         directory = Path(folder) / "model"
         _assemble(card, members, directory)
+        # Made beforehand, or it would be filed under whatever experiment is active.
+        experiment = client.get_run(run_id).info.experiment_id
+        model = client.create_logged_model(experiment, card.name, source_run_id=run_id)
         # mlflow.pyfunc.log_model takes no run; this is what it calls, and it leaves the active run alone.
-        info = Model.log(
+        Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
-            name=card.name,
             run_id=run_id,
-            registered_model_name=card.name,
-            tags={"microseg.study": card.study, "microseg.trial": card.trial},
+            model_id=model.model_id,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(directory)},
             code_paths=[str(_package_copy(Path(folder) / "code"))],
             pip_requirements=requirements(),
         )
-    version = int(info.registered_model_version)
-    MlflowClient().set_registered_model_alias(card.name, CANDIDATE, str(version))
+    version = _register(client, card, model.model_id, run_id)
     return Candidate(name=card.name, version=version, uri=f"models:/{card.name}/{version}")
+
+
+def _register(client: MlflowClient, card: ModelCard, model_id: str, run_id: str) -> int:
+    """Make a logged model the next version of its name, alias ``candidate``."""
+    try:
+        client.create_registered_model(card.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = client.get_logged_model(model_id).artifact_location
+    tags = {"microseg.study": card.study, "microseg.trial": card.trial}
+    made = client.create_model_version(card.name, source, run_id, tags=tags, model_id=model_id)
+    client.set_registered_model_alias(card.name, CANDIDATE, made.version)
+    return int(made.version)
 
 
 def _assemble(card: ModelCard, members: Sequence[Path], directory: Path) -> None:

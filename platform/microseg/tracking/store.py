@@ -6,7 +6,6 @@ import logging
 import os
 from urllib.parse import quote
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -36,9 +35,7 @@ def connect(uri: str | None = None) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if uri:
-        mlflow.set_tracking_uri(uri)
-    client = MlflowClient()
+    client = MlflowClient(uri)
     try:
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:

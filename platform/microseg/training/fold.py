@@ -186,7 +186,8 @@ def run_trial(
 ) -> TrialResult:
     """Train the folds of a configuration in order; a fold that was finished here before is not trained again.
 
-    Such a fold is reported once, with its result and without samples.
+    Such a fold is reported once, with its result and without samples. A fold that diverged or
+    collapsed is the last: no mean over all folds can come of it.
 
     Parameters
     ----------
@@ -201,4 +202,6 @@ def run_trial(
         if done:
             report(Progress(fold.index, done.best_epoch, done.metrics, (), done))
         results.append(done or train_fold(config, data, fold, workdir, report))
+        if results[-1].state != "completed":
+            break
     return TrialResult(folds=tuple(results))
