@@ -30,7 +30,8 @@ def load_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     with _hidden("sklearn", "matplotlib"), _silent_descriptor():
-        importlib.import_module("tensorflow")
+        tensorflow = importlib.import_module("tensorflow")
+        tensorflow.config.list_physical_devices("GPU")  # says at its first call that there is no driver
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A tiny real ensemble, packaged and registered in an MLflow of its own."""
 
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import keras
@@ -72,13 +73,25 @@ def registered(tmp_path_factory):
     return SimpleNamespace(uri=uri, candidate=candidate, run=run, client=client, directory=directory)
 
 
+@pytest.fixture(scope="session")
+def store_of_registered(registered):
+    """Return a context in which MLflow works with the store of `registered`."""
+
+    @contextmanager
+    def pointed():
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(registered.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
+
+    return pointed
+
+
 @pytest.fixture(autouse=True)
-def _store_of_the_registered_model(request):
-    """Point MLflow at the store of `registered` for each test that uses it, and back afterwards."""
-    if "registered" not in request.fixturenames:
+def _in_the_store_of_registered(request):
+    """Each test that uses `registered` works with its store."""
+    uses = "registered" in request.fixturenames
+    with request.getfixturevalue("store_of_registered")() if uses else nullcontext():
         yield
-        return
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(request.getfixturevalue("registered").uri)
-    yield
-    mlflow.set_tracking_uri(before)

@@ -23,9 +23,10 @@ from microseg.serving.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")
-def stored(registered, tmp_path_factory):
+def stored(registered, store_of_registered, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
-    return Path(download_artifacts("models:/cells@candidate", dst_path=str(folder)))
+    with store_of_registered():
+        return Path(download_artifacts("models:/cells@candidate", dst_path=str(folder)))
 
 
 def test_the_candidate_is_registered_and_belongs_to_its_run(registered):
