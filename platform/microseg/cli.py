@@ -323,7 +323,7 @@ def reproduce(run_id: Annotated[str, typer.Argument(help="The MLflow run of a fo
 @app.command(name="demo-data")
 def demo_data(
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
-    images: Annotated[int, typer.Option(help="Number of images.", min=2)] = 24,
+    images: Annotated[int, typer.Option(help="Number of images.", min=8)] = 24,
     size: Annotated[int, typer.Option(help="Side of an image in pixels.", min=128)] = 128,
     seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
 ) -> None:

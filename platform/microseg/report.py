@@ -100,10 +100,15 @@ def _row(client: MlflowClient, run: Run, metric: str) -> Row:
         mean=metrics.get(f"cv/{metric}_mean"),
         std=metrics.get(f"cv/{metric}_std"),
         scores=tuple(fold.data.metrics[key] for fold in folds if key in fold.data.metrics),
-        seconds=metrics.get("seconds", 0.0),
+        seconds=_duration(run),
         params=dict(run.data.params),
         run_id=run.info.run_id,
     )
+
+
+def _duration(run: Run) -> float:
+    """Return how long a trial took, whatever became of it, in seconds."""
+    return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
 
 
 def terminal_table(study: StudyView, limit: int = 20) -> Table:
@@ -195,6 +200,7 @@ def _fold_points(study: StudyView) -> str:
         axes.plot(row.scores, [height] * len(row.scores), "o", color=GREY, markersize=5, alpha=0.8)
         axes.plot([row.mean or 0.0], [height], "|", color=BLUE, markersize=16, markeredgewidth=2.5)
     axes.set_yticks(range(len(ranked)), [row.name for row in reversed(ranked)])
+    axes.set_ylim(-0.6, len(ranked) - 0.4)
     axes.set_xlabel(f"{study.metric} (points: folds, bar: mean)")
     axes.grid(axis="x", alpha=0.3)
     return _svg(figure)

@@ -30,7 +30,8 @@ from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.space import Space
 from microseg.storage import cache, home
-from microseg.tracking import provenance, store, tree
+from microseg.tracking import provenance, store, tree, views
+from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 
 
@@ -246,6 +247,7 @@ def _run(client: MlflowClient, run: StudyRun, prepared: Prepared, console: Conso
         outcome = _conclude(client, run, prepared, trials)
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        tree.interrupt(client, run)
         tree.end(client, run.run_id, state, str(error)[:500] or state)
         raise
     tree.end(client, run.run_id, "completed", f"{trials.count()} trials")
@@ -272,9 +274,9 @@ def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: T
     client.log_text(run.run_id, report.page(client, view), "report.html")
     model = prepared.request.model or prepared.manifest.name
     version = _package(run, prepared, best, model)
-    link = store.trials_link(
-        client, run.experiment_id, run.name, f"cv/{view.metric.removeprefix('val/')}_mean"
-    )
+    client.set_tag(run.run_id, "mlflow.note.content", _note(view, model, version))
+    log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
+    link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
     return Outcome(view, best, best_yaml, model, version, link)
 
 
@@ -297,6 +299,16 @@ def _package(run: StudyRun, prepared: Prepared, best: TrialRecord, model: str) -
     workdir = folder(run.name) / card.trial
     members = [workdir / f"fold-{fold.index}" / "model.keras" for fold in prepared.folds]
     return log_candidate(card, members, run.run_id).version
+
+
+def _note(view: report.StudyView, model: str, version: int) -> str:
+    """Say what came of a study, as the description that MLflow shows with its run."""
+    best = view.rows[0]
+    return (
+        f"Best: **{best.name}**, {view.metric} {report.score(best)} over {view.folds} folds. "
+        f"{report.comparison(view)} It is version {version} of model *{model}*, alias *candidate*. These are "
+        "selection scores; only the untouched hold-out is unbiased. See `report.html` among the artifacts."
+    )
 
 
 def _precision(asked: Precision) -> Precision:

@@ -155,6 +155,14 @@ def test_a_trial_run_has_its_parameters_by_path_and_its_scores(runs):
     assert not runs["trial-000/fold-1"].data.params  # parallel coordinates stay clean
 
 
+def test_a_trial_is_a_process_of_its_own_that_ends_with_it(runs):
+    """TensorFlow never gives memory back."""
+    workers = [runs[name].data.tags["microseg.worker"] for name in ("trial-000", "trial-001")]
+    processes = [int(worker.split("process ")[1]) for worker in workers]
+    assert len(set(processes)) == 2
+    assert not [process for process in processes if Path(f"/proc/{process}").exists()]
+
+
 def test_the_parent_says_where_the_study_comes_from(desk, runs):
     parent = runs["first"]
     assert parent.info.status == "FINISHED"

@@ -1,5 +1,7 @@
 """ASHA compares equal epochs of the first fold, and nothing after it."""
 
+import os
+
 import pytest
 
 from microseg.config import AshaConfig, SearchConfig, TrialConfig
@@ -96,6 +98,13 @@ def test_no_rung_lies_at_or_after_the_last_epoch():
 
 def test_asha_can_be_left_out():
     assert type(scheduler(SearchConfig(space={}, asha=None), epochs=9)).__name__ == "FIFOScheduler"
+
+
+def test_the_environment_is_set_before_ray_is_imported():
+    """Under `uv run` Ray would build a new environment, and a worker would start in another folder."""
+    assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
+    assert os.environ["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
 
 
 def test_resources_that_are_not_there_are_refused_at_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
     config = TrialConfig.model_validate(settings["config"])
     trial = TrialRun.model_validate(settings["trial"])
     recorder = Recorder(trial, config, job.folds)
+    recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
     reporter = Reporter(config, job, trial.number)
 
     def report(progress: training.Progress) -> None:

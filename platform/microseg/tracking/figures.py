@@ -28,7 +28,7 @@ def triptych(sample: Sample, threshold: float) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray (height, 3 * width + gaps, 3) of uint8
-        No panel is wider than 384 pixels.
+        A panel is at most 384 pixels wide; small ones are enlarged by a whole number.
     """
     image = _display(sample.image)
     predicted = _foreground(sample.probability, threshold)
@@ -39,7 +39,7 @@ def triptych(sample: Sample, threshold: float) -> NDArray[np.uint8]:
     panels = [image, _outline(image, (sample.truth > 0) & (sample.truth != 255), TRUTH)]
     panels.append(_outline(grey, predicted, PREDICTION))
     gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-    return _shrink(np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
+    return _fit(np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1), image.shape[1])
 
 
 def _foreground(probability: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
@@ -64,9 +64,10 @@ def _outline(
     return drawn
 
 
-def _shrink(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = max(1.0, (picture.shape[1] - 2 * GAP) / 3 / WIDEST)
-    if factor == 1.0:
-        return picture
-    shape = (round(picture.shape[0] / factor), round(picture.shape[1] / factor), 3)
+def _fit(picture: NDArray[np.uint8], panel: int) -> NDArray[np.uint8]:
+    """Scale a picture so that its panels are neither too large to load nor too small to see."""
+    if panel <= WIDEST:
+        times = WIDEST // panel
+        return np.asarray(picture.repeat(times, axis=0).repeat(times, axis=1))
+    shape = (round(picture.shape[0] * WIDEST / panel), round(picture.shape[1] * WIDEST / panel), 3)
     return np.asarray(resize(picture, shape, anti_aliasing=True, preserve_range=True), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 from importlib import metadata
@@ -45,6 +46,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def in_words(hardware: dict[str, Any]) -> str:
+    """Return the hardware in one line: processor, cores, memory, GPUs, precision."""
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    memory = f"{hardware['memory_gib']} GiB"
+    return f"{hardware['cpu']}, {hardware['cores']} cores, {memory}, {gpus}, {hardware['precision']}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without an entry in the user database
+        return "unknown"
+
+
 def _git() -> dict[str, str]:
     """Return commit and state of the folder the code lies in; empty outside a checkout."""
     home = Path(__file__).resolve().parent
@@ -64,12 +79,14 @@ def _git() -> dict[str, str]:
 
 def record(client: MlflowClient, run_id: str, manifest: Manifest, facts: dict[str, Any], seed: int) -> None:
     """Write data set, code, versions, hardware and seed to a study's run."""
-    hardware = facts["hardware"]
     tags = {
         "microseg.seed": str(seed),
         "microseg.data": manifest.name,
         "microseg.digest": manifest.digest,
-        "microseg.hardware": json.dumps(hardware) if not isinstance(hardware, str) else hardware,
+        "microseg.hardware": in_words(facts["hardware"]),
+        "mlflow.user": _user(),
+        "mlflow.source.name": f"microseg {microseg.__version__}",
+        "mlflow.source.type": "LOCAL",
     }
     if facts["git"]:
         tags["mlflow.source.git.commit"] = facts["git"]["commit"]

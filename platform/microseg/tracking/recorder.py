@@ -19,9 +19,10 @@ from microseg.folds import Fold
 from microseg.tracking import tree
 from microseg.tracking.figures import triptych
 from microseg.tracking.tree import TrialRun
-from microseg.training import FoldResult, Progress, Sample
+from microseg.training import FoldResult, Progress
 
 MODEL = "model/model.keras"
+WORKER = "microseg.worker"
 
 
 class Recorder:
@@ -45,11 +46,18 @@ class Recorder:
         self._runs: dict[int, str] = {}
         self._results: list[FoldResult] = []
 
+    def note_worker(self, name: str) -> None:
+        """Write where the trial is trained to its run."""
+        self._client.set_tag(self._trial.run_id, WORKER, name)
+
     def __call__(self, progress: Progress) -> None:
         """Log one report of the training."""
         run_id = self._run(progress.fold)
+        part = "validation" if progress.result is None else "final"
         for sample in progress.samples:
-            self._picture(run_id, sample, progress.epoch)
+            picture = triptych(sample, self._config.threshold)
+            key = f"{part}/{_plain(sample.name)}"
+            self._client.log_image(run_id, picture, key=key, step=progress.epoch)
         if progress.result is None:
             log_metrics(self._client, run_id, progress.metrics, progress.epoch)
         else:
@@ -60,10 +68,6 @@ class Recorder:
             run = tree.open_fold(self._client, self._trial, fold)
             self._runs[fold] = run.info.run_id
         return self._runs[fold]
-
-    def _picture(self, run_id: str, sample: Sample, epoch: int) -> None:
-        picture = triptych(sample, self._config.threshold)
-        self._client.log_image(run_id, picture, key=f"validation/{_plain(sample.name)}", step=epoch)
 
     def _close(self, run_id: str, result: FoldResult) -> None:
         self._results.append(result)

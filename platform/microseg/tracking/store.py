@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from urllib.parse import quote
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -35,14 +35,14 @@ def connect(uri: str | None = None) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    client = MlflowClient(uri)
     try:
+        client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        first = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rsplit(": ", 1)[-1].rstrip(")\"'")
+        given = uri or mlflow.get_tracking_uri()
         raise MicrosegError(
-            f"the MLflow store {client.tracking_uri} does not answer ({first}); start it, or set "
-            "MLFLOW_TRACKING_URI"
+            f"the MLflow store {given} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI"
         ) from error
     return client
 
@@ -74,15 +74,3 @@ def ui_command(client: MlflowClient) -> str:
     """Return the command that opens the store in a browser, or the address of its server."""
     uri = client.tracking_uri
     return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-
-
-def trials_link(client: MlflowClient, experiment_id: str, study: str, objective: str) -> str:
-    """Return a deep link to a study's trials, best first.
-
-    MLflow's UI opens in another view whatever tags are set, so the link names the view, the filter
-    and the order.
-    """
-    base = client.tracking_uri if client.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
-    condition = f"tags.`microseg.level` = 'trial' and tags.`microseg.study` = '{study}'"
-    query = f"searchFilter={quote(condition)}&orderByKey={quote(f'metrics.`{objective}`')}&orderByAsc=false"
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&{query}"

@@ -139,6 +139,14 @@ def end_children(client: MlflowClient, experiment_id: str, parent: str, state: s
             end(client, run.info.run_id, state, reason)
 
 
+def interrupt(client: MlflowClient, study: StudyRun) -> None:
+    """End the trials of a study that stopped while they ran, and their folds; resuming reopens them."""
+    for trial in children(client, study.experiment_id, study.run_id):
+        if trial.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            end_children(client, study.experiment_id, trial.info.run_id, "interrupted", "the study stopped")
+            end(client, trial.info.run_id, "interrupted", "the study stopped")
+
+
 def children(client: MlflowClient, experiment_id: str, parent: str) -> Iterator[Run]:
     """Yield the runs directly below a run."""
     yield from search(client, experiment_id, f"tags.`{PARENT}` = '{parent}'")

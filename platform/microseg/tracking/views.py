@@ -1,0 +1,61 @@
+"""A prepared view of a study in MLflow's UI: its trials, best first, and the columns that tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+
+from microseg.tracking.tree import LEVEL, REASON, STATE, STUDY, StudyRun
+
+# MLflow's UI keeps a view that somebody shares under this tag of the experiment.
+SHARED = "mlflow.sharedViewState."
+
+
+def share_view(client: MlflowClient, study: StudyRun, score: str, parameters: Sequence[str]) -> str:
+    """Prepare the view of a study and return the link to it.
+
+    MLflow's UI opens in another view and with no metric or parameter among its columns, whatever
+    tags are set; a shared view names all of it.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    study : StudyRun
+        The study.
+    score : str
+        What trials are ranked by, without its suffix: ``cv/dice``.
+    parameters : sequence of str
+        Paths of the parameters in which the trials differ.
+
+    Returns
+    -------
+    str
+        The address, on the server of the store, or where ``mlflow ui`` listens by default.
+    """
+    key = f"microseg-{study.run_id[:8]}"
+    state = json.dumps(_state(study, score, parameters))
+    client.set_experiment_tag(study.experiment_id, SHARED + key, state)
+    base = client.tracking_uri if client.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
+    page = f"/#/experiments/{study.experiment_id}/runs"
+    return f"{base.rstrip('/')}{page}?workflowType=machine_learning&viewStateShareKey={key}"
+
+
+def _state(study: StudyRun, score: str, parameters: Sequence[str]) -> dict[str, Any]:
+    columns = [f"tags.`{STATE}`", f"metrics.`{score}_mean`", f"metrics.`{score}_std`"]
+    columns += [f"params.`{path}`" for path in parameters]
+    columns += ["metrics.`folds_done`", "metrics.`seconds`", f"tags.`{REASON}`"]
+    return {
+        "searchFilter": f"tags.`{LEVEL}` = 'trial' and tags.`{STUDY}` = '{study.name}'",
+        "orderByKey": f"metrics.`{score}_mean`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+        "columnOrder": columns,
+    }

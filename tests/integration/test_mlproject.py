@@ -1,0 +1,95 @@
+"""`mlflow run . -e ...`: every entry point, in the installed environment, as MLflow starts it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from microseg.data.synthetic import write_demo
+from microseg.tracking import tree
+
+pytestmark = pytest.mark.slow
+CONFIG = {
+    "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
+    "optimizer": {"name": "adam", "params": {"learning_rate": 0.01}},
+    "tile": 64, "epochs": 2, "steps_per_epoch": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, project):
+    folder = tmp_path_factory.mktemp("desk")
+    write_demo(folder / "cells", images=12)
+    (folder / "best.yaml").write_text(yaml.safe_dump(CONFIG))
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MLFLOW_", "RAY_", "MICROSEG_"))
+    }
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MICROSEG_HOME": str(folder / "home"),
+    }
+
+    def start(entry: str, **parameters: object) -> str:
+        values = [part for name, value in parameters.items() for part in ("-P", f"{name}={value}")]
+        command = ["mlflow", "run", str(project), "-e", entry, "--env-manager", "local", *values]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    start.folder = folder
+    start.client = MlflowClient(env["MLFLOW_TRACKING_URI"])
+    start.output = start(
+        "crossval", config=folder / "best.yaml", data=folder / "cells", study="again", folds=2
+    )
+    return start
+
+
+def test_the_run_that_mlflow_made_is_the_studys_parent(desk):
+    made = re.search(r"run with ID '(\w+)'|Run \(ID '(\w+)'\)", desk.output)
+    run = desk.client.get_run(next(group for group in made.groups() if group))
+    assert (run.info.run_name, run.info.status) == ("again", "FINISHED")
+    (trial,) = tree.children(desk.client, run.info.experiment_id, run.info.run_id)
+    assert trial.data.metrics["folds_done"] == 2
+
+
+def test_resume_reopens_the_former_run(desk):
+    desk("search", study="again", resume="true", trials=1)
+    (pointing,) = desk.client.search_runs(["0"], f"tags.`{tree.RESUMES}` != ''")
+    former = desk.client.get_run(pointing.data.tags[tree.RESUMES])
+    assert (former.info.run_name, former.info.status, pointing.info.status) == (
+        "again",
+        "FINISHED",
+        "FINISHED",
+    )
+
+
+def test_report_promote_predict_and_reproduce(desk):
+    desk("report", study="again", output=desk.folder / "report.html")
+    assert "trial-000" in (desk.folder / "report.html").read_text()
+    desk("promote", model="cells")
+    desk(
+        "predict",
+        model="models:/cells@champion",
+        input=desk.folder / "cells/images",
+        output=desk.folder / "masks",
+    )
+    assert len(list((desk.folder / "masks").iterdir())) == 12
+    (fold, *_) = desk.client.search_runs(["0"], f"tags.`{tree.LEVEL}` = 'fold'")
+    assert "val/dice was" in desk("reproduce", run_id=fold.info.run_id)
+
+
+def test_an_option_that_mlproject_does_not_list_is_handed_on(desk):
+    output = desk(
+        "crossval", config=desk.folder / "best.yaml", data=desk.folder / "cells", study="grouped", folds=2,
+        **{"group-regex": "^(session.)"},
+    )  # fmt: skip
+    assert "models:/cells@candidate (version 3)" in output or "models:/cells@candidate (version 2)" in output

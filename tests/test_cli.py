@@ -1,0 +1,102 @@
+"""The command line: quick, and one clear line with exit code 2 for whatever a user gets wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from microseg import cli
+from microseg.data.options import DataOptions
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "microseg", *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def called(monkeypatch, capsys, tmp_path):
+    """Call the command line in this process; return exit code, output and error text."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["microseg", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("module", ["microseg", "microseg.cli"])
+def test_importing_the_package_loads_no_framework(module):
+    heavy = ["tensorflow", "keras", "ray", "mlflow", "optuna", "albumentations", "boto3", "pandas"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_field_of_the_data_options_is_an_option_with_its_description(called):
+    code, out, _ = called("search", "--help")
+    assert code == 0
+    for name, field in DataOptions.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in out
+        assert field.description.split()[0] in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "--resume"], "--resume needs the name of the study; add --study NAME"),
+        (["search", "--resume", "--study", "s", "--data", "d"], "give only --study and --trials with it"),
+        (["search", "--resume", "--study", "nobody"], "there is no study 'nobody'"),
+        (["search", "--space", "none.yaml"], "none.yaml: no such file"),
+        (["search", "--data", "nowhere", "--study", "x"], "nowhere"),
+        (["search", "--folds", "many"], "folds"),
+        (["search", "--study", "a/b", "--data", "."], "study name 'a/b': use letters"),
+        (["crossval", "--config", "none.yaml"], "none.yaml: no such file"),
+        (["data", "inspect", "nowhere"], "nowhere"),
+        (["data", "inspect", ".", "--axes", "XQ"], "axes"),
+        (
+            ["data", "inspect", ".", "--mask-kind", "blobs"],
+            "mask_kind: Input should be 'binary', 'instance' or 'classes'",
+        ),
+        (["promote", "--model", "m", "--version", "two"], "version 'two' is no number"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(called, tmp_path, arguments, said):
+    code, _, err = called(*arguments)
+    assert code == 2
+    assert said in err
+    assert err.startswith("microseg: ") and err.count("\n") == 1
+    assert not list(tmp_path.rglob("study.json"))
+
+
+def test_standard_error_holds_nothing_but_the_one_line(tmp_path):
+    """TensorFlow writes to the file descriptor when it is imported, before any log level counts."""
+    done = run("search", "--space", "none.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "microseg: none.yaml: no such file; give the path of a YAML file\n"
+
+
+def test_demo_data_can_be_inspected_audited_and_written_as_a_manifest(called, tmp_path):
+    assert called("demo-data", "cells", "--images", "8")[0] == 0
+    code, out, _ = called("data", "inspect", "cells")
+    assert code == 0 and "instance" in out and "8" in out
+    assert called("data", "audit", "cells")[0] == 0
+    assert called("data", "manifest", "cells", "--output", "cells.yaml")[0] == 0
+    assert called("data", "inspect", "cells.yaml")[1].splitlines()[1:] == out.splitlines()[1:]
+
+
+def test_demo_data_never_writes_into_a_folder_that_exists(called, tmp_path):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "mine.txt").write_text("kept")
+    code, _, err = called("demo-data", "cells")
+    assert code == 2 and "cells" in err
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["mine.txt"]

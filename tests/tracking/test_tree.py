@@ -1,0 +1,151 @@
+"""The tree of runs: found again by key, opened once, ended with what became of it."""
+
+import json
+import math
+
+import pytest
+from mlflow import MlflowClient
+
+from microseg.errors import MicrosegError
+from microseg.tracking import store, tree
+from microseg.tracking.recorder import flatten, log_metrics
+from microseg.tracking.views import SHARED, share_view
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> MlflowClient:
+    return store.connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+
+
+@pytest.fixture(autouse=True)
+def _no_run_given(monkeypatch):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_trials_and_folds_are_found_again_instead_of_made_twice(client):
+    study = tree.open_study(client, "again")
+    first = tree.open_trial(client, study, 7, {"model/name": "unet"})
+    fold = tree.open_fold(client, first, 1)
+    assert (
+        tree.open_trial(client, study, 7, {"model/name": "another"}) == first
+    )  # parameters are written once
+    assert tree.open_fold(client, first, 1).info.run_id == fold.info.run_id
+    run = client.get_run(first.run_id)
+    assert (run.info.run_name, fold.info.run_name) == ("trial-007", "trial-007/fold-2")
+    assert run.data.params == {"model/name": "unet"}
+    assert (run.data.tags[tree.PARENT], fold.data.tags[tree.PARENT]) == (study.run_id, first.run_id)
+
+
+def test_two_studies_of_one_name_keep_their_trials_apart(client):
+    one, other = tree.open_study(client, "twin"), tree.open_study(client, "twin")
+    assert tree.open_trial(client, one, 0, {}).run_id != tree.open_trial(client, other, 0, {}).run_id
+
+
+def test_the_run_that_mlflow_made_is_the_parent_and_workers_do_not_inherit_it(client, monkeypatch):
+    import os
+
+    experiment = client.create_experiment("project")
+    given = client.create_run(experiment, run_name="amusing-crow-1").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    study = tree.open_study(client, "named")
+    assert (study.run_id, study.experiment_id) == (given, experiment)
+    assert client.get_run(given).info.run_name == "named"
+    assert "MLFLOW_RUN_ID" not in os.environ
+
+
+def test_on_resume_the_former_run_goes_on_and_the_new_one_points_to_it(client, monkeypatch):
+    former = tree.open_study(client, "long")
+    tree.end(client, former.run_id, "interrupted")
+    new = client.create_run(former.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", new)
+    assert tree.open_study(client, "long", former.run_id) == former
+    assert client.get_run(former.run_id).info.status == "RUNNING"
+    assert client.get_run(new).data.tags[tree.RESUMES] == former.run_id
+    assert client.get_run(new).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("completed", "FINISHED"),
+        ("pruned", "KILLED"),
+        ("interrupted", "KILLED"),
+        ("diverged", "FAILED"),
+        ("failed", "FAILED"),
+    ],
+)
+def test_states_end_a_run_with_a_status_and_a_reason(client, state, status):
+    study = tree.open_study(client, f"ends-{state}")
+    tree.end(client, study.run_id, state, "because")
+    run = client.get_run(study.run_id)
+    assert (run.info.status, run.data.tags[tree.STATE], run.data.tags[tree.REASON]) == (
+        status,
+        state,
+        "because",
+    )
+
+
+def test_what_a_dead_worker_left_running_is_ended_with_its_trial(client):
+    study = tree.open_study(client, "dead")
+    trial = tree.open_trial(client, study, 0, {})
+    done, left = (tree.open_fold(client, trial, fold).info.run_id for fold in (0, 1))
+    tree.end(client, done, "completed")
+    tree.end_children(client, trial.experiment_id, trial.run_id, "failed", "the worker failed")
+    assert client.get_run(done).data.tags[tree.STATE] == "completed"
+    assert client.get_run(left).data.tags[tree.STATE] == "failed"
+
+
+def test_an_interrupted_study_leaves_nothing_running(client):
+    study = tree.open_study(client, "stopped")
+    ended, left = (tree.open_trial(client, study, number, {}) for number in (0, 1))
+    tree.end(client, ended.run_id, "completed")
+    fold = tree.open_fold(client, left, 0).info.run_id
+    tree.interrupt(client, study)
+    states = [client.get_run(run).data.tags[tree.STATE] for run in (ended.run_id, left.run_id, fold)]
+    assert states == ["completed", "interrupted", "interrupted"]
+
+
+def test_all_pages_of_runs_are_read(client):
+    study = tree.open_study(client, "many")
+    for number in range(12):
+        tree.open_trial(client, study, number, {})
+    original = client.search_runs
+    client.search_runs = lambda *args, **kwargs: original(*args, **{**kwargs, "max_results": 5})  # type: ignore[method-assign]
+    try:
+        names = [run.info.run_name for run in tree.children(client, study.experiment_id, study.run_id)]
+    finally:
+        client.search_runs = original  # type: ignore[method-assign]
+    assert names == [f"trial-{number:03d}" for number in range(12)]
+
+
+def test_an_infinite_value_is_stored_as_nan(client):
+    """MLflow stores infinity as 1.8e308, which ruins every chart."""
+    run = client.create_run("0").info.run_id
+    log_metrics(client, run, {"val/loss": math.inf, "val/dice": 0.5}, step=2)
+    (point,) = client.get_metric_history(run, "val/loss")
+    assert math.isnan(point.value) and point.step == 2
+
+
+def test_a_store_that_does_not_answer_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MicrosegError, match=r"does not answer .*; start it, or set MLFLOW_TRACKING_URI"):
+        store.connect(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_the_shared_view_names_filter_order_and_columns(client):
+    study = tree.open_study(client, "viewed")
+    link = share_view(client, study, "cv/dice", ["model/params/depth"])
+    key = link.split("viewStateShareKey=")[1]
+    state = json.loads(client.get_experiment(study.experiment_id).tags[SHARED + key])
+    assert state["orderByKey"] == "metrics.`cv/dice_mean`" and state["orderByAsc"] is False
+    assert state["selectedColumns"][:4] == [
+        "tags.`microseg.state`", "metrics.`cv/dice_mean`", "metrics.`cv/dice_std`", "params.`model/params/depth`",
+    ]  # fmt: skip
+    tree.open_trial(client, study, 0, {})
+    assert len(client.search_runs([study.experiment_id], state["searchFilter"])) == 1
+
+
+def test_parameters_are_named_by_path():
+    values = {"model": {"name": "unet", "params": {"depth": 3}}, "tile": 64}
+    assert flatten(values) == {"model/name": "unet", "model/params/depth": "3", "tile": "64"}
