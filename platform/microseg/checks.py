@@ -47,7 +47,7 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
     if config.metric not in VALIDATION_METRICS:
         hint = did_you_mean(config.metric, VALIDATION_METRICS)
         raise MicrosegError(f"{source}: unknown metric '{config.metric}'; {hint}")
-    space = parse_space(config.space, source)
+    space = parse_space({"seed": config.seed} | config.space, source)
     corners = [parse(TrialConfig, corner, source) for corner in space.corners()]
     for corner in corners:
         for slot, table in TABLES.items():

@@ -98,12 +98,20 @@ def test_the_notebooks_way_answers_mask_probability_and_version(registered, imag
     assert_array_equal(np.load(io.BytesIO(base64.b64decode(full.probability))), segmenter.probability(image))
 
 
+def test_the_same_trial_of_the_same_run_is_registered_once(registered, build):
+    """A study that is resumed after its end concludes again."""
+    members = sorted(registered.directory.glob("*.keras"))
+    assert log_candidate(build.card(), members, registered.run.info.run_id) == registered.candidate
+    assert len(registered.client.search_model_versions("name = 'cells'")) == 1
+
+
 def test_a_missing_member_is_refused_and_nothing_is_registered(registered, build, tmp_path):
+    other = registered.client.create_run(registered.run.info.experiment_id).info.run_id
     before = len(registered.client.search_model_versions("name = 'cells'"))
     with pytest.raises(MicrosegError, match=r"gone\.keras: no such file; the network of fold 0"):
-        log_candidate(build.card(), [tmp_path / "gone.keras"], registered.run.info.run_id)
+        log_candidate(build.card(), [tmp_path / "gone.keras"], other)
     with pytest.raises(MicrosegError, match="no networks given"):
-        log_candidate(build.card(), [], registered.run.info.run_id)
+        log_candidate(build.card(), [], other)
     assert len(registered.client.search_model_versions("name = 'cells'")) == before
 
 

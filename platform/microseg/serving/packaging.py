@@ -62,7 +62,7 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
     Returns
     -------
     Candidate
-        The new version.
+        The new version, or the one that was made of this trial of this run before.
 
     Raises
     ------
@@ -70,6 +70,9 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
         If a member is missing.
     """
     client = MlflowClient()
+    known = _registered(client, card, run_id)
+    if known is not None:
+        return Candidate(name=card.name, version=known, uri=f"models:/{card.name}/{known}")
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
         directory = Path(folder) / "model"
         _assemble(card, members, directory)
@@ -89,6 +92,13 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
         )
     version = _register(client, card, model.model_id, run_id)
     return Candidate(name=card.name, version=version, uri=f"models:/{card.name}/{version}")
+
+
+def _registered(client: MlflowClient, card: ModelCard, run_id: str) -> int | None:
+    """Return the version that an earlier call made of the same trial, such as before a study was resumed."""
+    quoted = card.name.replace("'", "''")
+    found = client.search_model_versions(f"name = '{quoted}' and run_id = '{run_id}'")
+    return next((int(v.version) for v in found if v.tags.get("microseg.trial") == card.trial), None)
 
 
 def _register(client: MlflowClient, card: ModelCard, model_id: str, run_id: str) -> int:

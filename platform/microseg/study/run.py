@@ -1,69 +1,41 @@
-"""One study from data set to candidate: composes the search, the report and the model that is served."""
+"""Run a study: check, divide, search, rank, register."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
 from microseg import folds as folding
-from microseg import report, runtime
+from microseg import report
 from microseg.checks import check_space
-from microseg.config import Precision, SearchConfig, Strict, did_you_mean, parse
-from microseg.data.audit import Finding, audit
-from microseg.data.files import replacing
-from microseg.data.manifest import Manifest
-from microseg.data.open import DataOptions, open_dataset
+from microseg.data.audit import audit
+from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
-from microseg.folds import Fold
 from microseg.search.job import Job
 from microseg.search.runner import run_trials
 from microseg.search.searcher import StudySearcher
 from microseg.search.trials import TrialRecord, Trials
-from microseg.serving.card import ModelCard
-from microseg.serving.packaging import log_candidate
-from microseg.space import Space
-from microseg.storage import cache, home
+from microseg.storage import cache
+from microseg.study.candidate import note, package
+from microseg.study.request import (
+    Prepared,
+    Request,
+    StudyState,
+    folder,
+    read_state,
+    splits_file,
+    state_file,
+    write_text,
+)
 from microseg.tracking import provenance, store, tree, views
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
-
-
-class Request(Strict):
-    """What a study was asked for; kept with it, so that it can be resumed by its name alone."""
-
-    name: str
-    data: Path
-    options: DataOptions = DataOptions()
-    config: SearchConfig
-    model: str = ""
-    splits: Path | None = None
-
-
-class StudyState(Strict):
-    """What resuming a study needs: the request, the data it saw and its run in MLflow."""
-
-    request: Request
-    digest: str
-    run_id: str
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A checked request: nothing has been written yet but caches."""
-
-    request: Request
-    space: Space
-    manifest: Manifest
-    development: Manifest
-    folds: Sequence[Fold]
-    findings: Sequence[Finding]
 
 
 @dataclass(frozen=True)
@@ -76,25 +48,6 @@ class Outcome:
     model: str
     version: int
     link: str
-
-
-def folder(name: str) -> Path:
-    """Return a study's folder.
-
-    Raises
-    ------
-    MicrosegError
-        If the name cannot be a folder's.
-    """
-    if not name or name.startswith(".") or any(letter in name for letter in "/\\'`\"\n"):
-        raise MicrosegError(f"study name {name!r}: use letters, digits, '-' and '_', such as nuclei-2026")
-    return home() / "studies" / name
-
-
-def splits_file(manifest: Manifest) -> Path:
-    """Return the file that keeps the hold-out of a data set, which all its studies share."""
-    place = hashlib.sha256(manifest.source.encode()).hexdigest()[:8]
-    return home() / "splits" / f"{manifest.name}-{place}.yaml"
 
 
 def prepare(request: Request) -> Prepared:
@@ -138,11 +91,11 @@ def search(request: Request, console: Console) -> Outcome:
         if finding.level == "warn":
             console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
-    run = tree.open_study(client, request.name)
-    state = StudyState(request=request, digest=prepared.manifest.digest, run_id=run.run_id)
-    _describe(client, run, prepared)
-    write_text(state_file(request.name), state.model_dump_json(indent=1))
-    return _run(client, run, prepared, console)
+    with _study_run(client, request.name) as run:
+        _describe(client, run, prepared)
+        state = StudyState(request=request, digest=prepared.manifest.digest, run_id=run.run_id)
+        write_text(state_file(request.name), state.model_dump_json(indent=1))
+        return _run(client, run, prepared, console)
 
 
 def resume(name: str, trials: int, console: Console) -> Outcome:
@@ -172,35 +125,22 @@ def resume(name: str, trials: int, console: Console) -> Outcome:
             f"{prepared.manifest.digest[:12]}); restore the files, or start a new --study"
         )
     client = store.connect()
-    run = tree.open_study(client, name, former=state.run_id)
-    return _run(client, run, prepared, console)
+    with _study_run(client, name, state.run_id) as run:
+        return _run(client, run, prepared, console)
 
 
-def state_file(name: str) -> Path:
-    """Return the file that says what a study was asked for."""
-    return folder(name) / "study.json"
-
-
-def read_state(name: str) -> StudyState:
-    """Read what a study was asked for.
-
-    Raises
-    ------
-    MicrosegError
-        If there is no such study here.
-    """
-    file = state_file(name)
-    if not file.is_file():
-        here = [path.parent.name for path in file.parent.parent.glob("*/study.json")]
-        hint = did_you_mean(name, here) if here else "there are none yet"
-        raise MicrosegError(f"there is no study '{name}' in {home()}; {hint}")
-    return StudyState.model_validate_json(file.read_text(encoding="utf-8"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as file:
-        file.write(text.encode())
+@contextmanager
+def _study_run(client: MlflowClient, name: str, former: str | None = None) -> Iterator[StudyRun]:
+    """Open the study's run in MLflow; whatever happens, it ends with what became of the study."""
+    run = tree.open_study(client, name, former)
+    try:
+        yield run
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        tree.interrupt(client, run)
+        tree.end(client, run.run_id, state, str(error)[:500])
+        raise
+    tree.end(client, run.run_id, "completed")
 
 
 def _describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
@@ -241,17 +181,9 @@ def _run(client: MlflowClient, run: StudyRun, prepared: Prepared, console: Conso
         cache=cache(),
         threads=1,
     )
-    try:
-        searcher = StudySearcher(trials, request.config.trials, client, run)
-        run_trials(request.config, prepared.space, searcher, job, console)
-        outcome = _conclude(client, run, prepared, trials)
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        tree.interrupt(client, run)
-        tree.end(client, run.run_id, state, str(error)[:500] or state)
-        raise
-    tree.end(client, run.run_id, "completed", f"{trials.count()} trials")
-    return outcome
+    searcher = StudySearcher(trials, request.config.trials, client, run)
+    run_trials(request.config, prepared.space, searcher, job, console)
+    return _conclude(client, run, prepared, trials)
 
 
 def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: Trials) -> Outcome:
@@ -273,57 +205,8 @@ def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: T
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
     client.log_text(run.run_id, report.page(client, view), "report.html")
     model = prepared.request.model or prepared.manifest.name
-    version = _package(run, prepared, best, model)
-    client.set_tag(run.run_id, "mlflow.note.content", _note(view, model, version))
+    version = package(run, prepared, best, model)
+    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
     return Outcome(view, best, best_yaml, model, version, link)
-
-
-def _package(run: StudyRun, prepared: Prepared, best: TrialRecord, model: str) -> int:
-    """Register the fold ensemble of the best trial as a version with the alias candidate."""
-    manifest, config = prepared.manifest, best.config
-    card = ModelCard(
-        name=model,
-        study=run.name,
-        trial=tree.trial_name(best.number),
-        config=config,
-        channels=manifest.channels,
-        classes=manifest.classes,
-        axes=manifest.axes,
-        pixel_size_um=manifest.pixel_size_um,
-        precision=_precision(config.precision),
-        data_digest=manifest.digest,
-        scores={prepared.request.config.metric: best.score or 0.0},
-    )
-    workdir = folder(run.name) / card.trial
-    members = [workdir / f"fold-{fold.index}" / "model.keras" for fold in prepared.folds]
-    return log_candidate(card, members, run.run_id).version
-
-
-def _note(view: report.StudyView, model: str, version: int) -> str:
-    """Say what came of a study, as the description that MLflow shows with its run."""
-    best = view.rows[0]
-    return (
-        f"Best: **{best.name}**, {view.metric} {report.score(best)} over {view.folds} folds. "
-        f"{report.comparison(view)} It is version {version} of model *{model}*, alias *candidate*. These are "
-        "selection scores; only the untouched hold-out is unbiased. See `report.html` among the artifacts."
-    )
-
-
-def _precision(asked: Precision) -> Precision:
-    """Return the precision that a stated or automatic choice means on this machine."""
-    policy = runtime.precision_policy(asked)
-    known: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
-    return next(name for name in known if runtime.POLICIES[name] == policy)
-
-
-def single(values: dict[str, Any], source: str) -> SearchConfig:
-    """Return the search that trains all folds of one configuration.
-
-    Raises
-    ------
-    MicrosegError
-        If the values do not describe a search.
-    """
-    return parse(SearchConfig, {"space": values, "trials": 1, "asha": None}, source)

@@ -1,0 +1,107 @@
+"""What a study was asked for, and where it keeps that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from microseg.config import SearchConfig, Strict, did_you_mean, parse
+from microseg.data.audit import Finding
+from microseg.data.files import replacing
+from microseg.data.manifest import Manifest
+from microseg.data.open import DataOptions
+from microseg.errors import MicrosegError
+from microseg.folds import Fold
+from microseg.space import Space
+from microseg.storage import home
+
+
+class Request(Strict):
+    """What a study was asked for; kept with it, so that it can be resumed by its name alone."""
+
+    name: str
+    data: Path
+    options: DataOptions = DataOptions()
+    config: SearchConfig
+    model: str = ""
+    splits: Path | None = None
+
+
+class StudyState(Strict):
+    """What resuming a study needs: the request, the data it saw and its run in MLflow."""
+
+    request: Request
+    digest: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked request: nothing has been written yet but caches."""
+
+    request: Request
+    space: Space
+    manifest: Manifest
+    development: Manifest
+    folds: Sequence[Fold]
+    findings: Sequence[Finding]
+
+
+def folder(name: str) -> Path:
+    """Return a study's folder.
+
+    Raises
+    ------
+    MicrosegError
+        If the name cannot be a folder's.
+    """
+    if not name or name.startswith(".") or any(letter in name for letter in "/\\'`\"\n"):
+        raise MicrosegError(f"study name {name!r}: use letters, digits, '-' and '_', such as nuclei-2026")
+    return home() / "studies" / name
+
+
+def splits_file(manifest: Manifest) -> Path:
+    """Return the file that keeps the hold-out of a data set, which all its studies share."""
+    place = hashlib.sha256(manifest.source.encode()).hexdigest()[:8]
+    return home() / "splits" / f"{manifest.name}-{place}.yaml"
+
+
+def state_file(name: str) -> Path:
+    """Return the file that says what a study was asked for."""
+    return folder(name) / "study.json"
+
+
+def read_state(name: str) -> StudyState:
+    """Read what a study was asked for.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no such study here.
+    """
+    file = state_file(name)
+    if not file.is_file():
+        here = [path.parent.name for path in file.parent.parent.glob("*/study.json")]
+        hint = did_you_mean(name, here) if here else "there are none yet"
+        raise MicrosegError(f"there is no study '{name}' in {home()}; {hint}")
+    return StudyState.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def single(values: dict[str, Any], source: str) -> SearchConfig:
+    """Return the search that trains all folds of one configuration.
+
+    Raises
+    ------
+    MicrosegError
+        If the values do not describe a search.
+    """
+    return parse(SearchConfig, {"space": values, "trials": 1, "asha": None}, source)
