@@ -24,6 +24,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=16, help="steps per epoch, 8 tiles each")
+    parser.add_argument(
+        "--concurrency", type=int, default=2, help="trials at once, each on its share of cores"
+    )
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     return parser.parse_args()
 
@@ -35,8 +39,8 @@ def cut(given: argparse.Namespace) -> dict[str, Any]:
     search: dict[str, Any] = read_yaml(SPACE)
     space = search["space"]
     space["model"]["params"] |= {"depth": {"int_uniform": [2, 4]}, "filters": {"choice": [8, 16]}}
-    space |= {"tile": 256, "epochs": given.epochs, "precision": "auto"}
-    return search | {"trials": given.trials, "folds": given.folds}
+    space |= {"tile": 256, "epochs": given.epochs, "steps_per_epoch": given.steps, "precision": "auto"}
+    return search | {"trials": given.trials, "folds": given.folds, "concurrency": given.concurrency}
 
 
 def figures(outcome: Any, seconds: float) -> dict[str, Any]:
