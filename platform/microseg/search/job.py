@@ -19,13 +19,15 @@ from microseg.tracking.tree import TrialRun
 class Job(Strict):
     """All that the trials of a study have in common.
 
-    ``workdir`` holds a folder per trial, ``threads`` is the number of cores a worker may use.
+    ``epochs`` is the most that any trial may train a fold, ``workdir`` holds a folder per trial,
+    ``threads`` is the number of cores a worker may use.
     """
 
     manifest: Manifest
     folds: tuple[Fold, ...]
     metric: str
     mode: str
+    epochs: int
     workdir: Path
     cache: Path
     threads: int
@@ -34,15 +36,16 @@ class Job(Strict):
 class Reporter:
     """Turns what training reports into Ray's results: one objective on one axis of steps.
 
-    Steps 1..E are the epochs of the first fold, with the best score so far; a curve that patience
-    ended carries its best on to step E, so that every rung compares equal epochs. Step E + j is the
-    mean over the first j folds.
+    Steps 1..E are the epochs of the first fold, with the best score so far; a curve that ended
+    before the study's longest, E, carries its best on to step E, so that every rung compares equal
+    epochs. Step E + j is the mean over the first j folds.
     """
 
-    def __init__(self, config: TrialConfig, job: Job, number: int) -> None:
-        self._epochs = config.epochs
+    def __init__(self, job: Job, number: int) -> None:
+        self._epochs = job.epochs
         self._metric = job.metric
         self._sign = 1.0 if job.mode == "max" else -1.0
+        self._worst = -1.0 if job.mode == "max" else 1e6  # no score is below -1, no loss that is learnt above
         self._folds = len(job.folds)
         self._number = number
         self._best: float | None = None
@@ -74,9 +77,7 @@ class Reporter:
 
     def _report(self, fold: int, epoch: int, **outcome: str) -> None:
         """Report; the objective is never NaN, which ASHA would never stop."""
-        best = (
-            -self._sign if self._best is None else self._best
-        )  # no score is worse than -1 or, to minimise, 1
+        best = self._worst if self._best is None else self._best
         mean = sum(self._scores) / len(self._scores) if self._scores else best
         done = {"state": "completed", "reason": "all folds"} if len(self._scores) == self._folds else {}
         tune.report(
@@ -115,7 +116,7 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
     trial = TrialRun.model_validate(settings["trial"])
     recorder = Recorder(trial, config, job.folds)
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
-    reporter = Reporter(config, job, trial.number)
+    reporter = Reporter(job, trial.number)
 
     def report(progress: training.Progress) -> None:
         recorder(progress)

@@ -22,20 +22,32 @@ class ProgressLine(Callback):
         Trials of the study, and how many of them an earlier run has ended.
     folds : int
         Folds per trial.
+    mode : {"max", "min"}
+        Whether a larger score is better.
     console : Console
         Where to draw.
     """
 
-    def __init__(self, total: int, finished: int, folds: int, console: Console) -> None:
+    def __init__(self, total: int, finished: int, folds: int, mode: str, console: Console) -> None:
         self._total = total
         self._finished = finished
         self._folds = folds
+        self._better = max if mode == "max" else min
         self._status: Status | None = console.status("starting Ray") if console.is_terminal else None
         self._start = time.monotonic()
         self._ended = 0
         self._best: tuple[float, int] | None = None
+
+    def __enter__(self) -> ProgressLine:
+        """Show the line."""
         if self._status:
             self._status.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        """Remove the line, however the study ended."""
+        if self._status:
+            self._status.stop()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -50,21 +62,15 @@ class ProgressLine(Callback):
         result = trial.last_result or {}
         if result.get("state") == "completed":
             candidate = (float(result["objective"]), int(result["number"]))
-            self._best = max(self._best, candidate, key=lambda best: best[0]) if self._best else candidate
+            self._best = self._better(self._best or candidate, candidate)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that failed."""
         self._ended += 1
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Remove the line."""
-        if self._status:
-            self._status.stop()
-
     def _line(self, result: dict[str, Any]) -> str:
-        done = self._finished + self._ended
         parts = [
-            f"trial {min(done + 1, self._total)}/{self._total}",
+            f"trial {result['number'] + 1}/{self._total}",
             f"fold {result['fold'] + 1}/{self._folds}",
             f"epoch {result['epoch']}",
         ]
@@ -72,7 +78,8 @@ class ProgressLine(Callback):
             parts.append(f"best {self._best[0]:.3f} ({trial_name(self._best[1])})")
         if self._ended:
             each = (time.monotonic() - self._start) / self._ended
-            parts.append(f"about {_duration(each * (self._total - done))} left")
+            left = self._total - self._finished - self._ended
+            parts.append(f"about {_duration(each * left)} left")
         return "  ".join(parts)
 
 

@@ -25,13 +25,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
-from microseg.config import SearchConfig, TrialConfig
+from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search import job as worker
 from microseg.search.job import Job
 from microseg.search.progress import ErrorText, ProgressLine
 from microseg.search.searcher import StudySearcher
-from microseg.space import Space
 
 OBJECT_STORE = 200 * 2**20  # results are small: bytes enough for a study, whatever the machine offers
 
@@ -98,17 +97,13 @@ def scheduler(config: SearchConfig, epochs: int) -> TrialScheduler:
     )
 
 
-def run_trials(
-    config: SearchConfig, space: Space, searcher: StudySearcher, job: Job, console: Console
-) -> None:
+def run_trials(config: SearchConfig, searcher: StudySearcher, job: Job, console: Console) -> None:
     """Run a study until it has all its trials.
 
     Parameters
     ----------
     config : SearchConfig
         How many trials, and how many at once.
-    space : Space
-        The parsed space, for the number of epochs.
     searcher : StudySearcher
         Proposes the trials; those left in flight by an earlier run come first.
     job : Job
@@ -121,15 +116,15 @@ def run_trials(
         return
     folder = job.workdir / "ray"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's notes; the truth is in Optuna's storage
-    line = ProgressLine(config.trials, config.trials - todo, len(job.folds), console)
-    with ray_session() as available:
+    progress = ProgressLine(config.trials, config.trials - todo, len(job.folds), config.mode, console)
+    with progress as line, ray_session() as available:
         resources = resources_per_trial(config, available)
         equipped = job.model_copy(update={"threads": max(1, int(resources["cpu"]))})
         tuner = tune.Tuner(
             tune.with_resources(functools.partial(worker.run, job=equipped), resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler(config, _epochs(space)),
+                scheduler=scheduler(config, job.epochs),
                 num_samples=todo,
                 max_concurrent_trials=config.concurrency,
             ),
@@ -142,7 +137,3 @@ def run_trials(
             ),
         )
         tuner.fit()
-
-
-def _epochs(space: Space) -> int:
-    return int(max(space.part("epochs") or [TrialConfig.model_fields["epochs"].default]))

@@ -27,7 +27,6 @@ class Request(Strict):
     options: DataOptions = DataOptions()
     config: SearchConfig
     model: str = ""
-    splits: Path | None = None
 
 
 class StudyState(Strict):

@@ -14,6 +14,7 @@ from rich.console import Console
 from microseg import folds as folding
 from microseg import report
 from microseg.checks import check_space
+from microseg.config import TrialConfig
 from microseg.data.audit import audit
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
@@ -60,12 +61,12 @@ def prepare(request: Request) -> Prepared:
     """
     space = check_space(request.config, f"study {request.name}")
     manifest = open_dataset(request.data, request.options, cache())
-    splits = request.splits or splits_file(manifest)
-    development, _ = folding.split_holdout(manifest, request.config.holdout, request.config.seed, splits)
+    fraction, seed = request.config.holdout, request.config.seed
+    development, _ = folding.split_holdout(manifest, fraction, seed, splits_file(manifest))
     if request.config.folds == "given":
         folds = folding.given_fold(development)
     else:
-        folds = folding.make_folds(development, request.config.folds, request.config.seed)
+        folds = folding.make_folds(development, request.config.folds, seed)
     findings = audit(manifest, cache(), folds, max(space.part("tile"), default=None))
     refused = [finding.text for finding in findings if finding.level == "refuse"]
     if refused:
@@ -177,12 +178,13 @@ def _run(client: MlflowClient, run: StudyRun, prepared: Prepared, console: Conso
         folds=tuple(prepared.folds),
         metric=request.config.metric,
         mode=request.config.mode,
+        epochs=max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default),
         workdir=folder(request.name),
         cache=cache(),
         threads=1,
     )
     searcher = StudySearcher(trials, request.config.trials, client, run)
-    run_trials(request.config, prepared.space, searcher, job, console)
+    run_trials(request.config, searcher, job, console)
     return _conclude(client, run, prepared, trials)
 
 
