@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=16, help="steps per epoch, 8 tiles each")
+    parser.add_argument("--steps", type=int, default=10, help="steps per epoch, 8 tiles each")
     parser.add_argument(
         "--concurrency", type=int, default=2, help="trials at once, each on its share of cores"
     )
