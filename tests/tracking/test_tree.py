@@ -142,6 +142,12 @@ def test_the_shared_view_names_filter_order_and_columns(client):
     assert state["selectedColumns"][:4] == [
         "tags.`microseg.state`", "metrics.`cv/dice_mean`", "metrics.`cv/dice_std`", "params.`model/params/depth`",
     ]  # fmt: skip
+    parallel, bars = state["compareRunCharts"]
+    assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (
+        ["model/params/depth"],
+        ["cv/dice_mean"],
+    )
+    assert bars["metricKey"] == "cv/dice_mean"
     tree.open_trial(client, study, 0, {})
     assert len(client.search_runs([study.experiment_id], state["searchFilter"])) == 1
 

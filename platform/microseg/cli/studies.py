@@ -110,6 +110,7 @@ def _conclude(outcome: Any) -> None:
         "",
         f"look     {store.ui_command(store.connect())}",
         f"         {outcome.link}",
+        f"charts   {outcome.link}&compareRunsMode=CHART",
         f"promote  microseg promote --model {outcome.model}",
     ]
     for line in lines:

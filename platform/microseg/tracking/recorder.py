@@ -71,7 +71,7 @@ class Recorder:
 
     def _close(self, run_id: str, result: FoldResult) -> None:
         self._results.append(result)
-        log_metrics(self._client, self._trial.run_id, summary(self._results), len(self._results))
+        log_metrics(self._client, self._trial.run_id, summary(self._results))
         log_metrics(self._client, run_id, final_metrics(result))
         fold = self._folds[result.fold]
         with tempfile.TemporaryDirectory() as scratch:

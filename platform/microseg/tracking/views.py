@@ -1,4 +1,4 @@
-"""A prepared view of a study in MLflow's UI: its trials, best first, and the columns that tell them apart."""
+"""A prepared view of a study in MLflow's UI: trials, best first, with the columns and charts that compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def share_view(client: MlflowClient, study: StudyRun, score: str, parameters: Se
     """Prepare the view of a study and return the link to it.
 
     MLflow's UI opens in another view and with no metric or parameter among its columns, whatever
-    tags are set; a shared view names all of it.
+    tags are set; a shared view names all of it. With ``&compareRunsMode=CHART`` the link opens
+    parallel coordinates of the parameters that were searched.
 
     Parameters
     ----------
@@ -58,4 +59,18 @@ def _state(study: StudyRun, score: str, parameters: Sequence[str]) -> dict[str, 
         "datasetsFilter": [],
         "selectedColumns": columns,
         "columnOrder": columns,
+        "isAccordionReordered": True,  # otherwise the section of a chart's own metrics comes first
+        "compareRunSections": [_SECTION],
+        "compareRunCharts": _charts(f"{score}_mean", parameters),
     }
+
+
+_SECTION = {"uuid": "best", "name": "Best", "display": True, "isReordered": True}
+
+
+def _charts(score: str, parameters: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the charts that come first: parallel coordinates of what was searched, and the scores."""
+    shared = {"metricSectionId": "best", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
+    parallel = {"type": "PARALLEL", "selectedMetrics": [score], "selectedParams": list(parameters)}
+    bars = {"type": "BAR", "metricKey": score}
+    return [shared | parallel | {"uuid": "parallel"}, shared | bars | {"uuid": "bars"}]
