@@ -98,7 +98,6 @@ def _refuse_changes(study: str, *decided: Any) -> None:
 def _conclude(outcome: Any) -> None:
     """Print the leaderboard, where the best configuration is, and the two commands to go on with."""
     from microseg import report
-    from microseg.tracking import store
 
     out.print(report.terminal_table(outcome.view))
     comparison = report.comparison(outcome.view)
@@ -108,7 +107,7 @@ def _conclude(outcome: Any) -> None:
         f"best configuration  {outcome.best_yaml}",
         f"candidate           models:/{outcome.model}@candidate (version {outcome.version})",
         "",
-        f"look     {store.ui_command(store.connect())}",
+        f"look     {outcome.ui}",
         f"         {outcome.link}",
         f"charts   {outcome.link}&compareRunsMode=CHART",
         f"promote  microseg promote --model {outcome.model}",

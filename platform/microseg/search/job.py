@@ -13,7 +13,7 @@ from ray import tune
 from microseg.config import Strict, TrialConfig
 from microseg.data.manifest import Manifest
 from microseg.folds import Fold
-from microseg.tracking.tree import TrialRun
+from microseg.tracking.tree import TrialRun, trial_name
 
 
 class Job(Strict):
@@ -43,7 +43,6 @@ class Reporter:
 
     def __init__(self, job: Job, number: int) -> None:
         self._epochs = job.epochs
-        self._metric = job.metric
         self._sign = 1.0 if job.mode == "max" else -1.0
         self._worst = -1.0 if job.mode == "max" else 1e6  # no score is below -1, no loss that is learnt above
         self._folds = len(job.folds)
@@ -131,4 +130,4 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
             )
 
     data = training.TrainingData(manifest=job.manifest, cache=job.cache)
-    training.run_trial(config, data, job.folds, job.workdir / f"trial-{trial.number:03d}", report)
+    training.run_trial(config, data, job.folds, job.workdir / trial_name(trial.number), report)

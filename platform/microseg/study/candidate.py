@@ -10,6 +10,7 @@ from microseg.serving.packaging import log_candidate
 from microseg.study.request import Prepared, folder
 from microseg.tracking import tree
 from microseg.tracking.tree import StudyRun
+from microseg.training.results import MODEL, fold_folder
 
 
 def package(run: StudyRun, prepared: Prepared, best: TrialRecord, model: str) -> int:
@@ -29,7 +30,7 @@ def package(run: StudyRun, prepared: Prepared, best: TrialRecord, model: str) ->
         scores={prepared.request.config.metric: best.score or 0.0},
     )
     workdir = folder(run.name) / card.trial
-    members = [workdir / f"fold-{fold.index}" / "model.keras" for fold in prepared.folds]
+    members = [fold_folder(workdir, fold) / MODEL for fold in prepared.folds]
     return log_candidate(card, members, run.run_id).version
 
 

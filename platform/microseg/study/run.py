@@ -48,6 +48,7 @@ class Outcome:
     best_yaml: Path
     model: str
     version: int
+    ui: str
     link: str
 
 
@@ -211,4 +212,4 @@ def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: T
     client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
-    return Outcome(view, best, best_yaml, model, version, link)
+    return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link)
