@@ -1,5 +1,7 @@
 """The contract of every architecture, and what each option changes."""
 
+from typing import Any, NamedTuple
+
 import keras
 import numpy as np
 import pytest
@@ -9,9 +11,18 @@ from microseg.config import Component
 from microseg.errors import MicrosegError
 from microseg.models import ARCHITECTURES, STRIDES, build_model, stride
 
+
+class Tiny(NamedTuple):
+    """The richest small instance of a family (every option that adds weights), and what makes it deeper."""
+
+    params: dict[str, Any]
+    deeper: dict[str, Any]
+
+
+RICH = {"attention": True, "normalisation": "group", "activation": "mish"}
 TINY = {
-    "unet": {"depth": 3, "filters": 2},
-    "encoder_unet": {"depth": 2, "filters": 2},
+    "unet": Tiny({"depth": 2, "filters": 2, "residual": True, **RICH}, {"depth": 4}),
+    "encoder_unet": Tiny({"depth": 2, "filters": 2, **RICH}, {"depth": 4}),
 }
 OPTIONS = [
     {"attention": True},
@@ -29,15 +40,30 @@ every = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def tiny(name, **params):
-    return Component(name=name, params={**TINY[name], **params})
+    return Component(name=name, params={**TINY[name].params, **params})
+
+
+def deeper(name):
+    return tiny(name, **TINY[name].deeper)
 
 
 def images(side, channels, count=2):
     return np.random.default_rng(0).random((count, side, side, channels), np.float32)
 
 
+def least_side(component):
+    """Return a small side that the network takes and that leaves its deepest level more than one pixel."""
+    return max(16, 2 * stride(component))
+
+
+def outputs(model, batch):
+    """Return all outputs of a network: the prediction and, with deep supervision, its heads."""
+    answer = model(batch, training=False)  # eager: nothing to compile
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(answer)]
+
+
 def predict(model, batch):
-    return keras.ops.convert_to_numpy(model(batch, training=False))  # eager: nothing to compile
+    return outputs(model, batch)[0]
 
 
 def test_the_tables_and_the_tiny_instances_name_the_same():
@@ -46,23 +72,25 @@ def test_the_tables_and_the_tiny_instances_name_the_same():
 
 @every
 @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 2), (5, 3)])
-def test_output_is_a_probability_per_pixel(name, channels, classes):
+def test_every_output_is_a_probability_per_pixel(name, channels, classes):
     model = build_model(tiny(name), channels, classes)
-    probability = predict(model, images(16, channels))
-    assert probability.shape == (2, 16, 16, classes)
-    assert probability.dtype == np.float32
-    assert probability.min() >= 0.0 and probability.max() <= 1.0
-    assert probability.std() > 0.0
-    if classes > 1:
-        np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-5)
+    side = least_side(tiny(name))
+    for probability in outputs(model, images(side, channels)):
+        assert probability.shape == (2, side, side, classes)
+        assert probability.dtype == np.float32
+        assert probability.min() >= 0.0 and probability.max() <= 1.0
+        assert probability.std() > 0.0
+        if classes > 1:
+            np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-5)
 
 
 @every
 def test_every_trainable_weight_receives_a_gradient(name):
     keras.utils.set_random_seed(0)
-    model = build_model(tiny(name, attention=True), 5, 3)
+    model = build_model(tiny(name), 5, 3)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(model(images(16, 5), training=True)[..., 0])
+        answers = keras.tree.flatten(model(images(least_side(tiny(name)), 5), training=True))
+        loss = sum(tf.reduce_mean(answer[..., 0]) for answer in answers[1:] or answers)
     gradients = tape.gradient(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         assert gradient is not None, variable.path
@@ -73,34 +101,38 @@ def test_every_trainable_weight_receives_a_gradient(name):
 
 @every
 def test_saved_model_loads_without_custom_objects_and_predicts_the_same(name, tmp_path):
-    model = build_model(tiny(name, attention=True, normalisation="group", activation="mish"), 3, 1)
+    model = build_model(tiny(name), 3, 1)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    batch = images(16, 3)
-    np.testing.assert_array_equal(predict(loaded, batch), predict(model, batch))
+    batch = images(least_side(tiny(name)), 3)
+    for answer, expected in zip(outputs(loaded, batch), outputs(model, batch), strict=True):
+        np.testing.assert_array_equal(answer, expected)
 
 
 @every
 def test_depth_changes_the_parameter_count(name):
-    counts = [build_model(tiny(name, depth=depth), 1, 1).count_params() for depth in (2, 3)]
+    counts = [build_model(component, 1, 1).count_params() for component in (tiny(name), deeper(name))]
     assert counts[0] < counts[1]
 
 
 @every
-@pytest.mark.parametrize("depth", [2, 4])
-def test_stride_is_the_least_side_that_the_network_takes(name, depth):
-    component = tiny(name, depth=depth)
+@pytest.mark.parametrize("instance", [tiny, deeper])
+def test_stride_is_the_least_side_that_the_network_takes(name, instance):
+    component = instance(name)
     step = stride(component)
     model = build_model(component, 1, 1)
-    assert model.compute_output_shape((1, 3 * step, step, 1)) == (1, 3 * step, step, 1)
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="Concatenate"):
+    assert model.compute_output_shape((1, 3 * step, step, 1)) in (
+        (1, 3 * step, step, 1),
+        [(1, 3 * step, step, 1)] * len(model.outputs),
+    )
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         model(images(3 * step // 2, 1, count=1))
 
 
 @every
 def test_stride_of_the_defaults_is_known_without_building(name, monkeypatch):
     monkeypatch.setattr(keras, "Input", None)
-    assert stride(Component(name=name)) in (8, 16)
+    assert stride(Component(name=name)) >= 2
 
 
 def test_stride_checks_the_component():
@@ -110,6 +142,10 @@ def test_stride_checks_the_component():
         MicrosegError, match="parameter 'depth' is 9; Input should be less than or equal to 8"
     ):
         stride(Component(name="unet", params={"depth": 9}))
+
+
+def small(**params):
+    return Component(name="unet", params={"depth": 3, "filters": 2, **params})
 
 
 def settings(model):
@@ -127,9 +163,9 @@ def settings(model):
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_of_the_unet_makes_another_network(option):
-    model = build_model(tiny("unet", **option), 1, 1)
-    plain = build_model(tiny("unet"), 1, 1)
-    assert settings(build_model(tiny("unet"), 1, 1)) == settings(plain) != settings(model)
+    model = build_model(small(**option), 1, 1)
+    plain = build_model(small(), 1, 1)
+    assert settings(build_model(small(), 1, 1)) == settings(plain) != settings(model)
     assert np.all(np.isfinite(predict(model, images(8, 1))))
 
 
@@ -141,7 +177,7 @@ def test_parameter_count_of_the_smallest_unet_by_hand():
 
 
 def test_group_normalisation_takes_any_number_of_filters():
-    model = build_model(tiny("unet", filters=3, normalisation="group"), 1, 1)
+    model = build_model(small(filters=3, normalisation="group"), 1, 1)
     assert predict(model, images(8, 1)).shape == (2, 8, 8, 1)
 
 
@@ -152,7 +188,7 @@ def test_head_computes_in_float32_under_mixed_precision(name):
         model = build_model(tiny(name), 1, 2)
     finally:
         keras.config.set_dtype_policy("float32")
-    assert model.layers[-2].compute_dtype == "bfloat16"
-    probability = predict(model, images(8, 1))
-    assert probability.dtype == np.float32
-    np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-6)
+    assert any(layer.compute_dtype == "bfloat16" for layer in model.layers)
+    for probability in outputs(model, images(least_side(tiny(name)), 1)):
+        assert probability.dtype == np.float32
+        np.testing.assert_allclose(probability.sum(axis=-1), 1.0, rtol=1e-6)

@@ -16,7 +16,10 @@ from microseg.config import Component
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
 from microseg.models.unet import unet, unet_stride
 
-ARCHITECTURES: dict[str, Builder] = {"unet": unet, "encoder_unet": encoder_unet}
+ARCHITECTURES: dict[str, Builder] = {
+    "unet": unet,
+    "encoder_unet": encoder_unet,
+}
 STRIDES: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "unet": unet_stride,
     "encoder_unet": encoder_unet_stride,
@@ -39,6 +42,8 @@ def build_model(component: Component, channels: int, classes: int) -> keras.Mode
     -------
     keras.Model
         From ``(batch, height, width, channels)`` to float32 ``(batch, height, width, classes)`` in [0, 1].
+        ``outputs[0]`` is the prediction; ``outputs[1:]``, where there are any, are the supervised heads
+        of a network with deep supervision, of the same shape.
 
     Raises
     ------
