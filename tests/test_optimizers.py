@@ -31,6 +31,13 @@ def test_learning_rate_and_clipping_reach_keras(name):
     assert float(rule.learning_rate) == pytest.approx(0.0125)
     assert rule.global_clipnorm == 0.5
     assert optimizer(name).global_clipnorm is None
+    assert optimizer(name, clipvalue=0.25).clipvalue == 0.25
+
+
+@every
+def test_two_clippings_at_once_are_refused(name):
+    with pytest.raises(MicrosegError, match="clipnorm 1.0 and clipvalue 0.5 are given; choose one"):
+        optimizer(name, clipnorm=1.0, clipvalue=0.5)
 
 
 def test_amsgrad_and_weight_decay_and_momentum_reach_keras():

@@ -51,12 +51,16 @@ class TrialConfig(Strict):
     """Everything that defines one training: a point of a search space.
 
     ``tile`` is in pixels, ``epochs`` and ``patience`` count epochs of the fold, ``overlap`` is the
-    fraction of a tile that neighbouring tiles share when a full image is predicted.
+    fraction of a tile that neighbouring tiles share when a full image is predicted. ``foreground`` is
+    the share of training patches that are placed on a foreground pixel, for objects so rare that
+    random patches miss them. ``monitor`` is the validation metric that early stopping watches and
+    whose best epoch is kept; in a search it is the search's metric.
     """
 
     model: Component
     loss: Component = Component(name="bce_dice")
     optimizer: Component = Component(name="adam")
+    schedule: Component = Component(name="constant")
     augment: Component = Component(name="flips")
     preprocess: Component = Component(name="percentile")
     tile: int = Field(default=256, ge=16, le=4096)
@@ -65,6 +69,8 @@ class TrialConfig(Strict):
     epochs: int = Field(default=50, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     patience: int = Field(default=15, ge=1)
+    monitor: str = "val/dice"
+    foreground: float = Field(default=0.0, ge=0.0, le=1.0)
     threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)

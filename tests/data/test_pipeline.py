@@ -17,6 +17,7 @@ from microseg.data.pipeline import (
     encode_targets,
     epoch_order,
     epoch_steps,
+    foreground_pixels,
     load_pairs,
     sampler,
     tile_count,
@@ -71,7 +72,7 @@ def test_crop_is_a_piece_of_the_image_and_its_mask_from_anywhere():
     pair, rng = coordinates(), np.random.default_rng(0)
     corners = set()
     for _ in range(400):
-        image, mask = crop(pair, 8, rng)
+        image, mask = crop(pair.image, pair.mask, 8, rng)
         y, x = image[0, 0].astype(int)
         corners.add((y, x))
         np.testing.assert_array_equal(image, pair.image[y : y + 8, x : x + 8])
@@ -82,13 +83,65 @@ def test_crop_is_a_piece_of_the_image_and_its_mask_from_anywhere():
 @pytest.mark.parametrize(("height", "width"), [(5, 30), (1, 1), (3, 2)])
 def test_beyond_a_small_image_pixels_are_mirrored_and_labels_ignored(height, width):
     pair = coordinates(height=height, width=width)
-    image, mask = crop(pair, 8, np.random.default_rng(0))
+    image, mask = crop(pair.image, pair.mask, 8, np.random.default_rng(0))
     assert image.shape == (8, 8, 2) and mask.shape == (8, 8)
     inside = mask != 255
     assert inside.sum() == min(height, 8) * min(width, 8)
     rows, columns = image[..., 0].astype(int), image[..., 1].astype(int)
     assert rows.max() < height and columns.max() < width
     np.testing.assert_array_equal(mask[inside], pair.mask[rows, columns][inside])
+
+
+def rare():
+    """Make an image with two single foreground pixels, one of each class, and pixels to ignore."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[3, 60], mask[40, 20], mask[50:52] = 1, 2, 255
+    return Pair("rare", np.zeros((64, 64, 1), np.float32), mask)
+
+
+def test_patches_see_rare_foreground_as_often_as_asked():
+    seen = {}
+    for share in (0.0, 0.5, 1.0):
+        sample = sampler([rare()], Sampling(8, 1, 400, 0, foreground=share), NONE, 3)
+        targets = np.stack([sample(number)[1] for number in range(400)])
+        seen[share] = targets[..., 1:].clip(0).max(axis=(1, 2)).mean(axis=0)
+    assert np.all(seen[0.0] < 0.1)
+    np.testing.assert_allclose(seen[0.5], 0.25, atol=0.08)  # half of the patches, each class alike
+    assert seen[1.0].sum() == 1.0 and np.all(seen[1.0] > 0.4)
+
+
+def test_the_foreground_pixel_may_lie_anywhere_in_the_patch():
+    rng, pair = np.random.default_rng(0), rare()
+    classes = foreground_pixels(pair.mask)[1:]
+    places = {tuple(np.argwhere(crop(pair.image, pair.mask, 8, rng, classes)[1] == 2)[0]) for _ in range(900)}
+    assert len(places) == 64
+
+
+def test_foreground_pixels_are_few_and_leave_out_what_is_ignored():
+    mask = np.ones((200, 300), np.uint8)
+    mask[0], mask[1:3] = 0, 255
+    (pixels,) = foreground_pixels(mask, most=100)
+    assert 50 < len(pixels) <= 100 and pixels[:, 0].min() >= 3
+    assert foreground_pixels(np.zeros((4, 4), np.uint8)) == []
+
+
+def test_empty_images_are_cut_anywhere_also_when_foreground_is_sought():
+    empty = Pair("empty", np.zeros((16, 16, 1), np.float32), np.zeros((16, 16), np.uint8))
+    sample = sampler([empty], Sampling(8, 1, 4, 0, foreground=1.0), NONE, 1)
+    assert sample(0)[1].shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("augment", [NONE, ELASTIC])
+def test_border_distances_travel_with_the_labels(augment):
+    pair = coordinates()
+    pair = pair._replace(border=np.arange(600, dtype=np.uint16).reshape(20, 30).clip(0, 255).astype(np.uint8))
+    drawn = batches([pair], augment=augment, steps=2)
+    targets = np.concatenate([target for _, target in drawn])
+    assert targets.shape == (4, 8, 8, 2)
+    assert set(np.unique(targets[..., 0])) <= {-1.0, 0.0, 1.0}
+    if augment is NONE:
+        rows, columns = (np.concatenate([image for image, _ in drawn])[..., axis] for axis in (0, 1))
+        np.testing.assert_array_equal(targets[..., 1], (rows * 30 + columns).clip(0, 255) / 4)
 
 
 def test_targets_of_one_map_are_exactly_zero_one_or_ignored():

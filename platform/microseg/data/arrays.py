@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from microseg.data.borders import border_distance, separate
 from microseg.data.files import content_hash, read_bytes, replacing
 from microseg.data.images import Array, read_image, read_labels
 from microseg.data.manifest import Item, Manifest
-from microseg.data.masks import to_target
+from microseg.data.masks import IGNORE, to_target
 from microseg.errors import MicrosegError
 
 
@@ -71,6 +72,30 @@ def instance_array(item: Item, manifest: Manifest, cache: Path) -> Array:
             f"{manifest.name}: {manifest.mask_kind} masks do not tell objects apart; give instance masks"
         )
     return _cached(item, "instances", cache, lambda: read_labels(item.mask).astype(np.int32))
+
+
+def border_array(item: Item, manifest: Manifest, cache: Path) -> Array:
+    """Return how close two objects of an item are at each pixel, see `border_distance`.
+
+    Where masks do not tell objects apart, each connected region of a class is one.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width)
+        Quarters of a pixel, 255 where far; read-only.
+
+    Raises
+    ------
+    MicrosegError
+        As `image_array`.
+    """
+
+    def decode() -> Array:
+        if manifest.mask_kind == "instance":
+            return border_distance(instance_array(item, manifest, cache))
+        return border_distance(separate(np.asarray(target_array(item, manifest, cache)), IGNORE))
+
+    return _cached(item, f"borders {manifest.mask_kind} {manifest.threshold} {manifest.ignore}", cache, decode)
 
 
 def _cached(item: Item, role: str, cache: Path, decode: Callable[[], Array]) -> Array:
