@@ -24,6 +24,9 @@ TINY = {
     "unet": Tiny(
         {"depth": 2, "filters": 2, **RICH, "attention": "projected", "residual": True}, {"depth": 4}
     ),
+    "unet_plus_plus": Tiny(
+        {"depth": 3, "filters": 2, "normalisation": "group", "activation": "mish"}, {"depth": 4}
+    ),
     "encoder_unet": Tiny({"depth": 2, "filters": 2, **RICH}, {"depth": 4}),
 }
 

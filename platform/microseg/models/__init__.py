@@ -15,13 +15,16 @@ from microseg.components import Builder, check, create
 from microseg.config import Component
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
 from microseg.models.unet import unet, unet_stride
+from microseg.models.unet_plus_plus import unet_plus_plus, unet_plus_plus_stride
 
 ARCHITECTURES: dict[str, Builder] = {
     "unet": unet,
+    "unet_plus_plus": unet_plus_plus,
     "encoder_unet": encoder_unet,
 }
 STRIDES: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "unet": unet_stride,
+    "unet_plus_plus": unet_plus_plus_stride,
     "encoder_unet": encoder_unet_stride,
 }
 
