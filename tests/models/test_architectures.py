@@ -28,6 +28,10 @@ TINY = {
         {"depth": 3, "filters": 2, "normalisation": "group", "activation": "mish"}, {"depth": 4}
     ),
     "encoder_unet": Tiny({"depth": 2, "filters": 2, **RICH}, {"depth": 4}),
+    "multires_unet": Tiny({"depth": 2, "filters": 4, "activation": "mish"}, {"depth": 3}),
+    "unet3_plus": Tiny({"depth": 2, "filters": 2, "skip_filters": 2, "deep_supervision": True}, {"depth": 3}),
+    "u2net": Tiny({"depth": 3, "filters": 4, "size": "lite", "normalisation": "group"}, {"depth": 4}),
+    "swin_unet": Tiny({"depth": 2, "filters": 4, "patch": 2, "heads": 2, "window": 3}, {"depth": 3}),
 }
 
 every = pytest.mark.parametrize("name", ARCHITECTURES)

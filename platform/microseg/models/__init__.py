@@ -14,18 +14,30 @@ import keras
 from microseg.components import Builder, check, create
 from microseg.config import Component
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
+from microseg.models.multires_unet import multires_unet, multires_unet_stride
+from microseg.models.swin_unet import swin_unet, swin_unet_stride
+from microseg.models.u2net import u2net, u2net_stride
 from microseg.models.unet import unet, unet_stride
+from microseg.models.unet3_plus import unet3_plus, unet3_plus_stride
 from microseg.models.unet_plus_plus import unet_plus_plus, unet_plus_plus_stride
 
 ARCHITECTURES: dict[str, Builder] = {
     "unet": unet,
     "unet_plus_plus": unet_plus_plus,
     "encoder_unet": encoder_unet,
+    "multires_unet": multires_unet,
+    "unet3_plus": unet3_plus,
+    "u2net": u2net,
+    "swin_unet": swin_unet,
 }
 STRIDES: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "unet": unet_stride,
     "unet_plus_plus": unet_plus_plus_stride,
     "encoder_unet": encoder_unet_stride,
+    "multires_unet": multires_unet_stride,
+    "unet3_plus": unet3_plus_stride,
+    "u2net": u2net_stride,
+    "swin_unet": swin_unet_stride,
 }
 
 
