@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from microseg.config import Component
 from microseg.errors import MicrosegError
-from microseg.models import ARCHITECTURES, STRIDES, build_model, stride
+from microseg.models import ARCHITECTURES, STRIDES, build_model, check_tile, stride
 
 
 class Tiny(NamedTuple):
@@ -140,6 +140,31 @@ def test_stride_checks_the_component():
         MicrosegError, match="parameter 'depth' is 9; Input should be less than or equal to 8"
     ):
         stride(Component(name="unet", params={"depth": 9}))
+
+
+@pytest.mark.parametrize(
+    ("params", "tile", "message"),
+    [
+        (
+            {"depth": 4},
+            20,
+            r"best.yaml: tile 20 is not a multiple of 8, which model 'unet' \(depth 4\) needs; use 16 or 24",
+        ),
+        (
+            {},
+            4,
+            r"tile 4 is not a multiple of 8, which model 'unet' \(defaults\) needs; use 8, or fewer levels",
+        ),
+    ],
+)
+def test_tile_that_the_network_does_not_divide_is_refused(params, tile, message):
+    with pytest.raises(MicrosegError, match=message):
+        check_tile(Component(name="unet", params=params), tile, "best.yaml")
+
+
+@every
+def test_tile_of_the_stride_suits_every_network(name):
+    check_tile(tiny(name), 3 * stride(tiny(name)))
 
 
 @every

@@ -13,6 +13,7 @@ import keras
 
 from microseg.components import Builder, check, create
 from microseg.config import Component
+from microseg.errors import MicrosegError
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
 from microseg.models.multires_unet import multires_unet, multires_unet_stride
 from microseg.models.swin_unet import swin_unet, swin_unet_stride
@@ -81,3 +82,31 @@ def stride(component: Component) -> int:
     signature = inspect.signature(ARCHITECTURES[component.name])
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
     return STRIDES[component.name](defaults | given)
+
+
+def check_tile(component: Component, tile: int, source: str = "training") -> None:
+    """Refuse a training tile that the network does not halve evenly; inference pads and crops instead.
+
+    Parameters
+    ----------
+    component : Component
+        An entry of ``ARCHITECTURES`` and its parameters.
+    tile : int
+        Side of the training patches in pixels.
+    source : str
+        What the message names first.
+
+    Raises
+    ------
+    MicrosegError
+        If `stride` does not divide the tile.
+    """
+    step = stride(component)
+    if tile % step:
+        params = ", ".join(f"{name} {value}" for name, value in component.params.items())
+        down, up = tile // step * step, (tile // step + 1) * step
+        near = f"{down} or {up}" if down else str(up)
+        raise MicrosegError(
+            f"{source}: tile {tile} is not a multiple of {step}, which model '{component.name}' "
+            f"({params or 'defaults'}) needs; use {near}, or fewer levels"
+        )
