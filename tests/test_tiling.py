@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from microseg.errors import MicrosegError
-from microseg.tiling import blend_window, predict_tiled, tile_starts
+from microseg.tiling import blend_window, predict_tiled, predict_whole, tile_starts
 
 grids = st.fixed_dictionaries(
     {
@@ -116,6 +116,22 @@ def test_a_tiny_image_is_mirrored_and_not_darkened(shape):
     assert np.all(np.concatenate(seen) == 0.75)
 
 
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), multiple=st.integers(1, 32))
+def test_an_image_in_one_piece_is_padded_to_the_multiple_and_cropped_back(height, width, multiple):
+    image, seen = noise(height, width, 2), []
+
+    def record(batch):
+        seen.append(batch.shape)
+        return batch
+
+    np.testing.assert_array_equal(predict_whole(image, record, multiple=multiple), image)
+    ((count, *sides, channels),) = seen
+    assert (count, channels) == (1, 2)
+    for side, padded in zip((height, width), sides, strict=True):
+        assert padded % multiple == 0 and side <= padded < side + multiple
+
+
 def test_padding_reflects_without_repeating_the_border():
     image = np.arange(4, dtype=np.float32).reshape(1, 4, 1).repeat(4, axis=0)
     seen = []
@@ -144,3 +160,8 @@ def test_impossible_settings_are_refused_in_one_line(shape, settings_, words):
             np.zeros(shape, np.float32), identity, **{"tile": 4, "overlap": 0.0, "batch_size": 1} | settings_
         )
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_predict_in_one_piece_is_refused():
+    with pytest.raises(MicrosegError, match=r"shape \(0, 4, 1\); expected \(height, width, channels\)"):
+        predict_whole(np.zeros((0, 4, 1), np.float32), identity, multiple=4)

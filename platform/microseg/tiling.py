@@ -79,9 +79,9 @@ def blend_window(tile: int, overlap: float) -> Array:
     return np.outer(profile, profile)
 
 
-def _pad(image: NDArray[np.generic], tile: int) -> tuple[NDArray[np.generic], Corner]:
-    """Mirror an image smaller than a tile to the tile's size; return it and where the image starts."""
-    missing = [max(0, tile - side) for side in image.shape[:2]]
+def _pad(image: NDArray[np.generic], least: Sequence[int]) -> tuple[NDArray[np.generic], Corner]:
+    """Mirror an image smaller than the least height and width; return it and where the image starts."""
+    missing = [max(0, length - side) for length, side in zip(least, image.shape[:2], strict=True)]
     if not any(missing):
         return image, (0, 0)
     widths = [(gap // 2, gap - gap // 2) for gap in missing]
@@ -137,13 +137,10 @@ def predict_tiled(
     MicrosegError
         If the image is empty or has no channel axis, or a setting is out of range.
     """
-    if image.ndim != 3 or 0 in image.shape:
-        raise MicrosegError(
-            f"image has shape {image.shape}; expected (height, width, channels), none of them 0"
-        )
+    _check_image(image)
     if batch_size < 1:
         raise MicrosegError(f"batch_size is {batch_size}; give at least 1")
-    padded, (top, left) = _pad(image, tile)
+    padded, (top, left) = _pad(image, (tile, tile))
     rows, columns = (tile_starts(side, tile, overlap) for side in padded.shape[:2])
     corners = [(y, x) for y in rows for x in columns]
     window = blend_window(tile, overlap)[..., None]
@@ -158,3 +155,37 @@ def predict_tiled(
     total /= _coverage(rows, padded.shape[0], profile)[:, None, None]
     total /= _coverage(columns, padded.shape[1], profile)[None, :, None]
     return total[top : top + image.shape[0], left : left + image.shape[1]]
+
+
+def predict_whole(image: NDArray[np.generic], predict: Predict, *, multiple: int) -> Array:
+    """Predict an image in one piece: mirrored to a size that the network takes, and cropped back.
+
+    Parameters
+    ----------
+    image : ndarray, shape (height, width, channels)
+        Any size from one pixel on.
+    predict : callable
+        From a batch of one, (1, height, width, channels), to (1, height, width, classes).
+    multiple : int
+        What height and width must be a multiple of: the network's stride, in pixels.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width, classes)
+
+    Raises
+    ------
+    MicrosegError
+        If the image is empty or has no channel axis.
+    """
+    _check_image(image)
+    padded, (top, left) = _pad(image, [-side // multiple * -multiple for side in image.shape[:2]])
+    probability: Array = np.asarray(predict(padded[None]), np.float32)[0]
+    return probability[top : top + image.shape[0], left : left + image.shape[1]]
+
+
+def _check_image(image: NDArray[np.generic]) -> None:
+    if image.ndim != 3 or 0 in image.shape:
+        raise MicrosegError(
+            f"image has shape {image.shape}; expected (height, width, channels), none of them 0"
+        )

@@ -1,9 +1,9 @@
-"""Pictures: three panels, outlines in colours that everybody can tell apart, a size that can be seen."""
+"""Pictures: a panel for each thing to compare, outlines in colours that everybody can tell apart, a size that can be seen."""
 
 import numpy as np
 import pytest
 
-from microseg.tracking.figures import GAP, PREDICTION, TRUTH, WIDEST, triptych
+from microseg.tracking.figures import CAPTION, GAP, PREDICTION, TRUTH, WIDEST, panels
 from microseg.training import Sample
 
 
@@ -23,25 +23,45 @@ def has(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (picture == np.array(colour, np.uint8)).all(axis=-1)
 
 
+def cut(picture: np.ndarray, number: int, width: int = WIDEST) -> np.ndarray:
+    """Return a panel without its caption, shrunk to the image's own 64 pixels."""
+    start = number * (width + GAP)
+    return picture[CAPTION :: width // 64, start : start + width : width // 64]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 @pytest.mark.parametrize("maps", [1, 3])
 def test_truth_is_outlined_on_the_image_and_the_prediction_on_its_probability(channels, maps):
-    picture = triptych(sample(64, channels, maps), 0.5)
-    scale = WIDEST // 64
-    assert picture.dtype == np.uint8 and picture.shape == (64 * scale, (3 * 64 + 2 * GAP) * scale, 3)
-    middle, right = slice((64 + GAP) * scale, (128 + GAP) * scale), slice((128 + 2 * GAP) * scale, None)
-    outline = has(picture[:, middle], TRUTH)[::scale, ::scale]
+    picture = panels(sample(64, channels, maps), 0.5)
+    assert picture.dtype == np.uint8 and picture.shape == (CAPTION + WIDEST, 3 * WIDEST + 2 * GAP, 3)
+    outline = has(cut(picture, 1), TRUTH)
     assert outline[8, 8:24].all() and outline[23, 8:24].all() and not outline[12:20, 12:20].any()
     assert not outline[0, 0]  # ignored pixels are no object
-    assert has(picture[:, right], PREDICTION)[::scale, ::scale][30, 30:40].all()
-    assert not has(picture[:, : 64 * scale], TRUTH).any()
+    assert has(cut(picture, 2), PREDICTION)[30, 30:40].all()
+    assert not has(cut(picture, 0), TRUTH).any()
+
+
+def test_prediction_in_one_piece_has_a_panel_of_its_own():
+    tiles = sample()
+    moved = np.roll(tiles.probability, 10, axis=0)
+    picture = panels(tiles._replace(whole=moved), 0.5)
+    assert picture.shape[1] == 4 * WIDEST + 3 * GAP
+    assert has(cut(picture, 3), PREDICTION)[40, 30:40].all()
+    assert not has(cut(picture, 2), PREDICTION)[44, 30:40].any()
+
+
+def test_every_panel_has_a_caption():
+    picture = panels(sample(), 0.5)
+    strips = [picture[:CAPTION, n * (WIDEST + GAP) :][:, :WIDEST] for n in range(3)]
+    assert all((strip < 128).any() for strip in strips)
+    assert not np.array_equal(strips[0], strips[1])
 
 
 def test_a_large_image_is_shrunk():
-    height, width, _ = triptych(sample(1000), 0.5).shape
-    assert height == WIDEST and width < 3 * WIDEST + 3 * GAP
+    height, width, _ = panels(sample(1000), 0.5).shape
+    assert height == WIDEST + CAPTION and width == 3 * WIDEST + 2 * GAP
 
 
 def test_a_constant_image_is_drawn():
     blank = sample()._replace(image=np.zeros((64, 64, 1), np.float32))
-    assert triptych(blank, 0.5).any()
+    assert panels(blank, 0.5).any()

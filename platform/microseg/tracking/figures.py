@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
@@ -13,10 +14,11 @@ from microseg.training import Sample
 TRUTH, PREDICTION = (0, 158, 115), (213, 94, 0)
 WIDEST = 384
 GAP = 6
+CAPTION = 20
 
 
-def triptych(sample: Sample, threshold: float) -> NDArray[np.uint8]:
-    """Draw image | image with the true outline | probability with the predicted outline.
+def panels(sample: Sample, threshold: float) -> NDArray[np.uint8]:
+    """Draw an image, its truth, and what was predicted in tiles and in one piece, side by side.
 
     Parameters
     ----------
@@ -27,19 +29,36 @@ def triptych(sample: Sample, threshold: float) -> NDArray[np.uint8]:
 
     Returns
     -------
-    ndarray (height, 3 * width + gaps, 3) of uint8
-        A panel is at most 384 pixels wide; small ones are enlarged by a whole number.
+    ndarray (height, width, 3) of uint8
+        Panels under a caption each: the image; the true outline on it; for each way of predicting, the
+        foreground's probability in grey with the outline at the threshold. A panel is at most 384 pixels
+        wide; small ones are enlarged by a whole number.
     """
     image = _display(sample.image)
-    predicted = _foreground(sample.probability, threshold)
-    chance = (
-        sample.probability[..., 0] if sample.probability.shape[-1] == 1 else 1.0 - sample.probability[..., 0]
-    )
+    shown = {
+        "image": image,
+        "truth": _outline(image, (sample.truth > 0) & (sample.truth != 255), TRUTH),
+        "predicted in tiles": _predicted(sample.probability, threshold),
+    }
+    if sample.whole is not None:
+        shown["predicted in one piece"] = _predicted(sample.whole, threshold)
+    fitted = [_captioned(_fit(panel), caption) for caption, panel in shown.items()]
+    gap = np.full((fitted[0].shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([part for panel in fitted for part in (gap, panel)][1:], axis=1)
+
+
+def _predicted(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """Draw the probability of any foreground in grey, and the outline of what is decided from it."""
+    chance = probability[..., 0] if probability.shape[-1] == 1 else 1.0 - probability[..., 0]
     grey = np.repeat((np.clip(chance, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=-1)
-    panels = [image, _outline(image, (sample.truth > 0) & (sample.truth != 255), TRUTH)]
-    panels.append(_outline(grey, predicted, PREDICTION))
-    gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-    return _fit(np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1), image.shape[1])
+    return _outline(grey, _foreground(probability, threshold), PREDICTION)
+
+
+def _captioned(panel: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+    strip = Image.new("RGB", (panel.shape[1], CAPTION), "white")
+    font = ImageFont.load_default(CAPTION - 5)
+    ImageDraw.Draw(strip).text((panel.shape[1] // 2, 1), caption, fill="black", font=font, anchor="ma")
+    return np.concatenate([np.asarray(strip), panel])
 
 
 def _foreground(probability: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
@@ -64,10 +83,10 @@ def _outline(
     return drawn
 
 
-def _fit(picture: NDArray[np.uint8], panel: int) -> NDArray[np.uint8]:
-    """Scale a picture so that its panels are neither too large to load nor too small to see."""
-    if panel <= WIDEST:
-        times = WIDEST // panel
-        return np.asarray(picture.repeat(times, axis=0).repeat(times, axis=1))
-    shape = (round(picture.shape[0] * WIDEST / panel), round(picture.shape[1] * WIDEST / panel), 3)
-    return np.asarray(resize(picture, shape, anti_aliasing=True, preserve_range=True), dtype=np.uint8)
+def _fit(panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale a panel so that it is neither too large to load nor too small to see."""
+    height, width, _ = panel.shape
+    if width <= WIDEST:
+        return np.asarray(panel.repeat(WIDEST // width, axis=0).repeat(WIDEST // width, axis=1))
+    shape = (round(height * WIDEST / width), WIDEST, 3)
+    return np.asarray(resize(panel, shape, anti_aliasing=True, preserve_range=True), dtype=np.uint8)

@@ -17,7 +17,7 @@ from mlflow.entities import Metric
 from microseg.config import TrialConfig
 from microseg.folds import Fold
 from microseg.tracking import tree
-from microseg.tracking.figures import triptych
+from microseg.tracking.figures import panels
 from microseg.tracking.tree import TrialRun
 from microseg.training import FoldResult, Progress
 
@@ -55,7 +55,7 @@ class Recorder:
         run_id = self._run(progress.fold)
         part = "validation" if progress.result is None else "final"
         for sample in progress.samples:
-            picture = triptych(sample, self._config.threshold)
+            picture = panels(sample, self._config.threshold)
             key = f"{part}/{_plain(sample.name)}"
             self._client.log_image(run_id, picture, key=key, step=progress.epoch)
         if progress.result is None:
