@@ -95,7 +95,9 @@ def border_array(item: Item, manifest: Manifest, cache: Path) -> Array:
             return border_distance(instance_array(item, manifest, cache))
         return border_distance(separate(np.asarray(target_array(item, manifest, cache)), IGNORE))
 
-    return _cached(item, f"borders {manifest.mask_kind} {manifest.threshold} {manifest.ignore}", cache, decode)
+    return _cached(
+        item, f"borders {manifest.mask_kind} {manifest.threshold} {manifest.ignore}", cache, decode
+    )
 
 
 def _cached(item: Item, role: str, cache: Path, decode: Callable[[], Array]) -> Array:

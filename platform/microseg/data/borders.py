@@ -41,7 +41,7 @@ def border_distance(objects: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 
 def separate(target: NDArray[np.uint8], ignore: int) -> NDArray[np.int32]:
-    """Number the connected regions (4 neighbours) of each foreground class, for masks without objects."""
+    """Give each connected region of a foreground class (4 neighbours) a number, where masks have none."""
     objects = np.zeros(target.shape, np.int32)
     for value in np.setdiff1d(target, [0, ignore]):
         regions, _ = ndimage.label(target == value)

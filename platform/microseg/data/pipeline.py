@@ -155,7 +155,7 @@ def epoch_order(counts: Sequence[int], length: int, seed: Sequence[int]) -> NDAr
 
 
 def foreground_pixels(mask: Mask, most: int = 4096) -> list[NDArray[np.intp]]:
-    """Return, for each foreground class of an image, rows and columns of evenly chosen pixels, (pixels, 2)."""
+    """Return, for each foreground class of an image, rows and columns of some pixels, shape (pixels, 2)."""
     found = []
     for value in np.setdiff1d(mask, [0, IGNORE]):
         pixels = np.flatnonzero(mask == value)
@@ -171,8 +171,8 @@ def _corner(
     last = [max(side - tile, 0) for side in shape[:2]]
     if not classes:
         return [int(rng.integers(0, end + 1)) for end in last]
-    pixel = rng.choice(classes[rng.integers(len(classes))])
-    starts = (position - int(rng.integers(tile)) for position in pixel)
+    row, column = rng.choice(classes[int(rng.integers(len(classes)))])
+    starts = (position - int(rng.integers(tile)) for position in (row, column))
     return [int(np.clip(start, 0, end)) for start, end in zip(starts, last, strict=True)]
 
 

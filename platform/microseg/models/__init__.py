@@ -14,6 +14,7 @@ import keras
 from microseg.components import Builder, check, create
 from microseg.config import Component
 from microseg.errors import MicrosegError
+from microseg.models.deeplab_v3_plus import deeplab_v3_plus, deeplab_v3_plus_stride
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
 from microseg.models.multires_unet import multires_unet, multires_unet_stride
 from microseg.models.swin_unet import swin_unet, swin_unet_stride
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "unet": unet,
     "unet_plus_plus": unet_plus_plus,
     "encoder_unet": encoder_unet,
+    "deeplab_v3_plus": deeplab_v3_plus,
     "multires_unet": multires_unet,
     "unet3_plus": unet3_plus,
     "u2net": u2net,
@@ -35,6 +37,7 @@ STRIDES: dict[str, Callable[[Mapping[str, Any]], int]] = {
     "unet": unet_stride,
     "unet_plus_plus": unet_plus_plus_stride,
     "encoder_unet": encoder_unet_stride,
+    "deeplab_v3_plus": deeplab_v3_plus_stride,
     "multires_unet": multires_unet_stride,
     "unet3_plus": unet3_plus_stride,
     "u2net": u2net_stride,

@@ -1,6 +1,6 @@
 """Training of folds and trials; it speaks outward only through ``report`` and knows no tuner or tracker."""
 
-from microseg.training.fold import check_tile, run_trial, train_fold
+from microseg.training.fold import run_trial, train_fold
 from microseg.training.results import (
     FoldResult,
     Progress,
@@ -21,7 +21,6 @@ __all__ = [
     "State",
     "TrainingData",
     "TrialResult",
-    "check_tile",
     "finished_fold",
     "predict_image",
     "run_trial",

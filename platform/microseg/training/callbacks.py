@@ -10,23 +10,24 @@ import keras
 
 from microseg.config import TrialConfig
 from microseg.data.pipeline import Pair
+from microseg.training.network import Loss
 from microseg.training.results import Progress, Report
-from microseg.training.validation import Evaluation, Loss, draw_samples, evaluate_images, shown
+from microseg.training.validation import Evaluation, draw_samples, evaluate_images, shown
 
 Logs = dict[str, Any]
 
 
 class FullImageValidation(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
-    """Add ``val/...`` to the epoch's logs, from whole images."""
+    """Add ``val/...`` to the epoch's logs, from whole images that a network predicts."""
 
-    def __init__(self, pairs: Sequence[Pair], config: TrialConfig, loss: Loss) -> None:
+    def __init__(self, network: keras.Model, pairs: Sequence[Pair], config: TrialConfig, loss: Loss) -> None:
         super().__init__()
-        self.pairs, self.config, self.loss = pairs, config, loss
+        self.network, self.pairs, self.config, self.loss = network, pairs, config, loss
         self.evaluations: list[Evaluation] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Evaluate; Keras hands the same dictionary to the callbacks that follow."""
-        self.evaluations.append(evaluate_images(self.model, self.pairs, self.config, self.loss))
+        self.evaluations.append(evaluate_images(self.network, self.pairs, self.config, self.loss))
         logs.update(self.evaluations[-1].metrics)
 
 
@@ -47,9 +48,12 @@ class StopOnDivergence(keras.callbacks.Callback):  # type: ignore[misc] # Keras 
 class Reporter(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
     """Report every epoch once, with samples after epochs 1, 2, 4, 8, ... and the last one allowed."""
 
-    def __init__(self, fold: int, pairs: Sequence[Pair], config: TrialConfig, report: Report) -> None:
+    def __init__(
+        self, network: keras.Model, fold: int, pairs: Sequence[Pair], config: TrialConfig, report: Report
+    ) -> None:
         super().__init__()
-        self.fold, self.shown, self.config, self.report = fold, shown(pairs), config, report
+        self.network, self.fold, self.shown = network, fold, shown(pairs)
+        self.config, self.report = config, report
         self.history: list[dict[str, float]] = []
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -58,5 +62,5 @@ class Reporter(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         named = {name if "/" in name else f"train/{name}": float(value) for name, value in logs.items()}
         self.history.append(named)
         due = number & (number - 1) == 0 or number == self.config.epochs
-        samples = draw_samples(self.model, self.shown, self.config) if due else ()
+        samples = draw_samples(self.network, self.shown, self.config) if due else ()
         self.report(Progress(self.fold, number, named, samples))

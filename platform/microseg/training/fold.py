@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from microseg.augment import augmenter
 from microseg.components import bind, create
 from microseg.config import TrialConfig
+from microseg.data.masks import IGNORE
 from microseg.data.pipeline import Pair, Sampling, epoch_steps, load_pairs, training_batches
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
-from microseg.losses import LOSSES
+from microseg.losses import BORDER_LOSSES, LOSSES, balance
 from microseg.metrics import PooledConfusion
-from microseg.models import build_model, stride
+from microseg.models import build_model, check_tile
 from microseg.optimizers import OPTIMIZERS
 from microseg.runtime import fresh_session, peak_memory_mib
+from microseg.schedules import SCHEDULES, Plan
 from microseg.training.callbacks import FullImageValidation, Reporter, StopOnDivergence
+from microseg.training.measurement import measure
+from microseg.training.network import Loss, Networks, supervise, unfreezing, views
 from microseg.training.results import (
     MODEL,
     FoldResult,
@@ -35,7 +40,7 @@ from microseg.training.results import (
     fold_folder,
     write_result,
 )
-from microseg.training.validation import draw_samples
+from microseg.training.validation import better, draw_samples
 
 
 class _Concerns(NamedTuple):
@@ -43,42 +48,73 @@ class _Concerns(NamedTuple):
 
     validation: FullImageValidation
     divergence: StopOnDivergence
+    schedule: keras.callbacks.Callback
     early: keras.callbacks.EarlyStopping
     reporter: Reporter
 
 
-def check_tile(config: TrialConfig) -> None:
-    """Refuse a training tile that the network's down-sampling does not divide.
-
-    Raises
-    ------
-    MicrosegError
-        If it does not, or if the model does not fit its table.
-    """
-    step = stride(config.model)
-    if config.tile % step:
-        raise MicrosegError(
-            f"tile is {config.tile} pixels, but model '{config.model.name}' as given needs a multiple of "
-            f"{step}; use {(config.tile // step + 1) * step}, or less depth"
+def _pairs(config: TrialConfig, data: TrainingData, fold: Fold) -> tuple[list[Pair], list[Pair]]:
+    """Load what trains and what validates."""
+    train, valid = (
+        load_pairs(
+            names,
+            data.manifest,
+            data.cache,
+            config.preprocess,
+            borders=config.loss.name in BORDER_LOSSES,
         )
+        for names in (fold.train, fold.valid)
+    )
+    return train, valid
 
 
-def _compiled(config: TrialConfig, channels: int, maps: int, loss: Callable[..., Any]) -> keras.Model:
-    model = build_model(config.model, channels, maps)
-    model.compile(
+def _loss(config: TrialConfig, train: Sequence[Pair], maps: int) -> Loss:
+    """Return the loss, with class weights from the training pixels where they are asked for."""
+    counts = sum(np.bincount(pair.mask.ravel(), minlength=IGNORE + 1) for pair in train)
+    frequency = np.asarray(counts)[: max(maps, 2)] / max(1, np.sum(np.asarray(counts)[:IGNORE]))
+    return bind(balance(config.loss, frequency.tolist()), LOSSES, "loss")
+
+
+def _networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Networks:
+    """Build the network and compile the view of it that is trained."""
+    networks = views(build_model(config.model, channels, maps))
+    networks.training.compile(
         optimizer=create(config.optimizer, OPTIMIZERS, "optimizer"),
-        loss=loss,
+        loss=supervise(loss, maps),
         metrics=[PooledConfusion(maps, config.threshold)],
         jit_compile=False,  # XLA is slower on CPUs, and it compiles again for every new shape
     )
-    return model
+    return networks
 
 
 def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int) -> tuple[Any, int]:
     steps = config.steps_per_epoch or epoch_steps(pairs, config.tile, config.batch_size)
-    sampling = Sampling(config.tile, config.batch_size, steps, seed)
+    sampling = Sampling(config.tile, config.batch_size, steps, seed, config.foreground)
     augment = augmenter(config.augment)
     return training_batches(pairs, sampling, augment, maps, range(config.epochs)), steps
+
+
+def _schedule(config: TrialConfig, compiled: keras.Model) -> keras.callbacks.Callback:
+    rate = float(compiled.optimizer.learning_rate)
+    plan = Plan(rate, config.epochs, config.monitor, better(config.monitor))
+    return create(config.schedule, SCHEDULES, "schedule", plan)
+
+
+def _concerns(
+    config: TrialConfig, fold: Fold, valid: Sequence[Pair], networks: Networks, loss: Loss, report: Report
+) -> _Concerns:
+    return _Concerns(
+        FullImageValidation(networks.inference, valid, config, loss),
+        StopOnDivergence(),
+        _schedule(config, networks.training),
+        keras.callbacks.EarlyStopping(
+            config.monitor,
+            mode=better(config.monitor),
+            patience=config.patience,
+            restore_best_weights=True,
+        ),
+        Reporter(networks.inference, fold.index, valid, config, report),
+    )
 
 
 def _state(concerns: _Concerns, best: int) -> State:
@@ -91,14 +127,14 @@ def _save(model: keras.Model, path: Path) -> None:
     """Save for inference only: what a model was compiled with need not exist where it is loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}-{path.name}")  # Keras wants the suffix
-    keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
+    keras.Model(model.input, model.output, name=model.name).save(partial)
     partial.replace(path)
 
 
 def train_fold(
     config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, report: Report
 ) -> FoldResult:
-    """Train one fold with early stopping on ``val/dice`` and keep the weights of its best epoch.
+    """Train one fold with early stopping on ``config.monitor`` and keep the weights of its best epoch.
 
     Parameters
     ----------
@@ -118,14 +154,14 @@ def train_fold(
     -------
     FoldResult
         Metrics of the best epoch: ``train/...`` pooled over the epoch's patches, ``val/...`` means over
-        whole validation images.
+        whole validation images, and what `measure` adds for the network that is kept.
 
     Raises
     ------
     MicrosegError
         If the configuration or the fold cannot be trained.
     """
-    check_tile(config)
+    check_tile(config.model, config.tile)
     if not fold.train or not fold.valid:
         raise MicrosegError(f"fold {fold.index} needs images to train and to validate; use fewer folds")
     with fresh_session(config.precision, config.seed + fold.index):
@@ -134,49 +170,41 @@ def train_fold(
 
 def _train(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, report: Report) -> FoldResult:
     start = time.monotonic()
-    manifest, maps = data.manifest, len(data.manifest.classes)
-    train, valid = (
-        load_pairs(names, manifest, data.cache, config.preprocess) for names in (fold.train, fold.valid)
-    )
-    loss = bind(config.loss, LOSSES, "loss")
-    model = _compiled(config, manifest.channels, maps, loss)
+    maps = len(data.manifest.classes)
+    train, valid = _pairs(config, data, fold)
+    loss = _loss(config, train, maps)
+    networks = _networks(config, train[0].image.shape[-1], maps, loss)
     batches, steps = _batches(config, train, maps, config.seed + fold.index)
-    concerns = _Concerns(
-        FullImageValidation(valid, config, loss),
-        StopOnDivergence(),
-        keras.callbacks.EarlyStopping(
-            "val/dice", mode="max", patience=config.patience, restore_best_weights=True
-        ),
-        Reporter(fold.index, valid, config, report),
-    )
-    model.fit(
+    concerns = _concerns(config, fold, valid, networks, loss, report)
+    networks.training.fit(
         batches,
         epochs=config.epochs,
         steps_per_epoch=steps,
-        callbacks=list(concerns),
+        callbacks=[*concerns, *unfreezing(networks.training, config.model)],
         verbose=0,
         shuffle=False,
     )
 
     best, history = concerns.early.best_epoch, concerns.reporter.history
-    folder = fold_folder(workdir, fold)
-    _save(model, folder / MODEL)
+    network, folder, state = networks.inference, fold_folder(workdir, fold), _state(concerns, best)
+    _save(network, folder / MODEL)
+    further = measure(network, valid, config, data) if state == "completed" else {}
     result = FoldResult(
         fold=fold.index,
-        state=_state(concerns, best),
+        state=state,
         best_epoch=best + 1,
         epochs=len(history),
-        metrics=history[best],
+        metrics=history[best] | further,
         per_image=concerns.validation.evaluations[best].per_image,
         seconds=time.monotonic() - start,
-        parameters=model.count_params(),
+        parameters=network.count_params(),
         peak_memory_mib=peak_memory_mib(),
         model=folder / MODEL,
         history=history,
         fingerprint=fingerprint(config, data, fold),
     )
     write_result(result, folder)
-    samples = draw_samples(model, concerns.reporter.shown, config)
+    samples = draw_samples(network, concerns.reporter.shown, config)
     report(Progress(fold.index, result.best_epoch, result.metrics, samples, result))
     return result
 

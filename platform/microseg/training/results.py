@@ -33,13 +33,15 @@ class Sample(NamedTuple):
     """One validation image as the network sees it.
 
     ``image`` is preprocessed, (height, width, channels) float32; ``truth`` the class index, (height, width)
-    uint8 with 255 ignored; ``probability`` (height, width, maps) float32 in [0, 1].
+    uint8 with 255 ignored; ``probability`` (height, width, maps) float32 in [0, 1], predicted in tiles;
+    ``whole`` the same predicted in one piece, None for an image too large for that.
     """
 
     name: str
     image: NDArray[np.float32]
     truth: NDArray[np.uint8]
     probability: NDArray[np.float32]
+    whole: NDArray[np.float32] | None = None
 
 
 class FoldResult(Strict):
@@ -71,21 +73,6 @@ class TrialResult(Strict):
     """The folds of one configuration, in the order they were trained."""
 
     folds: tuple[FoldResult, ...]
-
-    def _table(self) -> dict[str, list[float]]:
-        names = self.folds[0].metrics
-        return {name: [fold.metrics[name] for fold in self.folds] for name in names}
-
-    @property
-    def mean(self) -> dict[str, float]:
-        """Mean over the folds of every metric."""
-        return {name: float(np.mean(values)) for name, values in self._table().items()}
-
-    @property
-    def std(self) -> dict[str, float]:
-        """Sample standard deviation over the folds of every metric; 0 for a single fold."""
-        ddof = min(len(self.folds) - 1, 1)
-        return {name: float(np.std(values, ddof=ddof)) for name, values in self._table().items()}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -13,11 +13,13 @@ from microseg import metrics
 from microseg.config import TrialConfig
 from microseg.data.pipeline import Pair, encode_targets
 from microseg.metrics import Counts
-from microseg.tiling import predict_tiled, tile_starts
+from microseg.models import stride
+from microseg.tiling import predict_tiled, predict_whole, tile_starts
+from microseg.training.network import Loss
 from microseg.training.results import Sample
 
-Loss = Callable[[Any, Any], Any]
 SAMPLES = 3
+WHOLE = 2**20  # pixels that are predicted in one piece for a sample: more may not fit the memory
 
 
 class Evaluation(NamedTuple):
@@ -55,7 +57,7 @@ def evaluate_images(model: keras.Model, pairs: Sequence[Pair], config: TrialConf
     for pair in pairs:
         probability = predict_image(model, pair.image, config)
         maps = probability.shape[-1]
-        losses.append(float(loss(encode_targets(pair.mask, maps)[None], probability[None])))
+        losses.append(float(loss(encode_targets(pair.labels, maps)[None], probability[None])))
         predicted = metrics.classify(probability, config.threshold)
         counts.append(metrics.confusion(pair.mask, predicted, max(maps - 1, 1)))
     table = Counts(*(np.stack(member) for member in zip(*counts, strict=True)))
@@ -65,6 +67,11 @@ def evaluate_images(model: keras.Model, pairs: Sequence[Pair], config: TrialConf
     return Evaluation(
         values, {pair.name: float(x) for pair, x in zip(pairs, dice, strict=True)}, is_collapsed(table)
     )
+
+
+def better(metric: str) -> Literal["max", "min"]:
+    """Return the better direction of a validation metric such as ``val/dice``."""
+    return "min" if metric.removeprefix("val/") in metrics.LOWER_IS_BETTER else "max"
 
 
 def is_collapsed(counts: Counts) -> bool:
@@ -91,7 +98,18 @@ def shown(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig) -> tuple[Sample, ...]:
-    """Predict the images that samples show."""
+    """Predict the images that samples show, in tiles and, where they are not too large, in one piece."""
     return tuple(
-        Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config)) for pair in pairs
+        Sample(
+            pair.name,
+            pair.image,
+            pair.mask,
+            predict_image(model, pair.image, config),
+            _in_one_piece(model, pair.image, config) if pair.mask.size <= WHOLE else None,
+        )
+        for pair in pairs
     )
+
+
+def _in_one_piece(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
+    return predict_whole(image, model.predict_on_batch, multiple=stride(config.model))

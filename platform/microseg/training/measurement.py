@@ -1,0 +1,105 @@
+"""All that is measured once, on the network that a fold keeps: ranking, outlines, objects, pooled counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from microseg import metrics
+from microseg.config import Component, TrialConfig
+from microseg.data.arrays import instance_array
+from microseg.data.manifest import Manifest
+from microseg.data.pipeline import Pair
+from microseg.instances import label_objects
+from microseg.metrics import Counts
+from microseg.training.results import TrainingData
+from microseg.training.validation import predict_image
+
+Probabilities = Sequence[NDArray[np.float32]]
+Predictions = Sequence[NDArray[np.uint8]]
+
+OBJECTS = Component(name="watershed")  # as it is, so that networks are compared and not its parameters
+RANKED = 2**25  # pixels whose order the AUC looks at: sorting more of them takes longer than it tells
+
+
+def measure(
+    network: keras.Model, pairs: Sequence[Pair], config: TrialConfig, data: TrainingData
+) -> dict[str, float]:
+    """Measure a trained network on whole validation images.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Gives the prediction alone.
+    pairs : sequence of Pair
+        The validation images of the fold.
+    config : TrialConfig
+        How it was trained: tile, overlap, threshold.
+    data : TrainingData
+        Names of the classes, size of a pixel, and the true objects.
+
+    Returns
+    -------
+    dict
+        ``val/auc`` from probabilities; ``val/pooled_<metric>`` from the counts of all images together and
+        ``val/iou/<class>``; ``val/boundary_f1`` (2 pixels of tolerance), ``val/hausdorff95`` in pixels and,
+        where the size of a pixel is known, ``val/hausdorff95_um``, means over images and classes; for
+        instance masks ``val/ap50``, ``val/ap75``, ``val/ap``, ``val/pq``, ``val/sq`` and ``val/rq`` of
+        objects that the watershed with its default parameters tells apart.
+    """
+    probabilities = [predict_image(network, pair.image, config) for pair in pairs]
+    predicted = [metrics.classify(probability, config.threshold) for probability in probabilities]
+    further = {"auc": _auc(pairs, probabilities)}
+    further |= _pooled(pairs, predicted, data.manifest)
+    further |= _outlines(pairs, predicted, data.manifest)
+    if data.manifest.mask_kind == "instance":
+        further |= _objects(pairs, probabilities, data)
+    return {f"val/{name}": value for name, value in further.items()}
+
+
+def _auc(pairs: Sequence[Pair], probabilities: Probabilities) -> float:
+    step = -(-sum(pair.mask.size for pair in pairs) // RANKED)
+    truths = [pair.mask.reshape(-1, 1)[::step] for pair in pairs]
+    maps = [probability.reshape(-1, 1, probability.shape[-1])[::step] for probability in probabilities]
+    return metrics.roc_auc(truths, maps)
+
+
+def _foreground(manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the classes 1, 2, ...: a single class is named without its background."""
+    return manifest.classes if len(manifest.classes) == 1 else manifest.classes[1:]
+
+
+def _pooled(pairs: Sequence[Pair], predicted: Predictions, manifest: Manifest) -> dict[str, float]:
+    # MLflow takes no brackets and the like in the name of a metric.
+    classes = [re.sub(r"[^\w .-]", "_", name) for name in _foreground(manifest)]
+    counts = [
+        metrics.confusion(pair.mask, found, len(classes))
+        for pair, found in zip(pairs, predicted, strict=True)
+    ]
+    table = Counts(*(np.stack(member) for member in zip(*counts, strict=True)))
+    named = {f"pooled_{name}": value for name, value in metrics.pooled(table).items()}
+    return named | (metrics.per_class(table, classes) if len(classes) > 1 else {})
+
+
+def _outlines(pairs: Sequence[Pair], predicted: Predictions, manifest: Manifest) -> dict[str, float]:
+    compared = [
+        (pair.mask, found, label)
+        for pair, found in zip(pairs, predicted, strict=True)
+        for label in range(1, len(_foreground(manifest)) + 1)
+    ]
+    distance = np.mean([metrics.hausdorff95(truth, found, label=label) for truth, found, label in compared])
+    agreement = np.mean([metrics.boundary_f1(truth, found, label=label) for truth, found, label in compared])
+    size = manifest.pixel_size_um
+    in_micrometres = {"hausdorff95_um": float(distance * size)} if size else {}
+    return {"boundary_f1": float(agreement), "hausdorff95": float(distance)} | in_micrometres
+
+
+def _objects(pairs: Sequence[Pair], probabilities: Probabilities, data: TrainingData) -> dict[str, float]:
+    items = {item.name: item for item in data.manifest.items}
+    truths = [np.asarray(instance_array(items[pair.name], data.manifest, data.cache)) for pair in pairs]
+    found = [label_objects(probability, OBJECTS) for probability in probabilities]
+    return metrics.average_precision(truths, found) | metrics.panoptic_quality(truths, found)

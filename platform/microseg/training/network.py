@@ -1,0 +1,90 @@
+"""A network as it is trained: a loss on every supervised head, an encoder that may be frozen at first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from microseg.config import Component
+
+Loss = Callable[[Any, Any], Any]
+
+
+class Networks(NamedTuple):
+    """One set of weights, two views.
+
+    ``inference`` gives the prediction, (batch, height, width, maps). ``training`` gives it too and, where
+    the network has supervised heads, those behind it along the last axis.
+    """
+
+    training: keras.Model
+    inference: keras.Model
+
+
+def views(model: keras.Model) -> Networks:
+    """Return the two views of a network from `microseg.models.build_model`."""
+    if len(model.outputs) == 1:
+        return Networks(model, model)
+    heads = keras.layers.Concatenate(dtype="float32", name="heads")(model.outputs)
+    return Networks(
+        keras.Model(model.input, heads, name=model.name),
+        keras.Model(model.input, model.outputs[0], name=model.name),
+    )
+
+
+def supervise(loss: Loss, maps: int) -> Loss:
+    """Return the mean of a loss over the supervised heads, or the loss of the prediction without any.
+
+    References
+    ----------
+    Lee et al. 2015, Deeply-Supervised Nets, arXiv:1409.5185.
+    """
+
+    def over_heads(y_true: Any, y_pred: Any) -> Any:
+        prediction, *heads = ops.split(y_pred, y_pred.shape[-1] // maps, axis=-1)
+        losses = [loss(y_true, head) for head in heads or [prediction]]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+    return over_heads
+
+
+def unfreezing(compiled: keras.Model, component: Component) -> list[keras.callbacks.Callback]:
+    """Return what trains an encoder along after a number of epochs, where the component asks for that.
+
+    Its ``freeze`` is false (it trains from the start), true (never) or the number of epochs.
+    """
+    freeze = component.params.get("freeze", False)
+    return [] if isinstance(freeze, bool) else [Unfreeze(compiled, int(freeze))]
+
+
+def _frozen(model: keras.Model) -> list[keras.Model]:
+    return [layer for layer in model.layers if isinstance(layer, keras.Model) and not layer.trainable]
+
+
+def _set_trainable(encoders: list[keras.Model], trainable: bool) -> None:
+    for encoder in encoders:
+        encoder.trainable = trainable
+
+
+class Unfreeze(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Train a frozen encoder along after a number of epochs.
+
+    The optimizer is built for all weights from the start, so that its moments for the decoder survive;
+    it refuses weights that it meets later.
+    """
+
+    def __init__(self, compiled: keras.Model, epochs: int) -> None:
+        super().__init__()
+        self.encoders, self.epochs = _frozen(compiled), epochs
+        _set_trainable(self.encoders, True)
+        compiled.optimizer.build(compiled.trainable_variables)
+        _set_trainable(self.encoders, False)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Unfreeze when it is time; the compiled training step has the old list of weights."""
+        if epoch == self.epochs:
+            _set_trainable(self.encoders, True)
+            self.model.make_train_function(force=True)
