@@ -1,0 +1,72 @@
+"""Segmentation metrics: pure functions, each of one kind of evidence.
+
+``counts`` scores pixels from confusion counts, ``probability`` the ranking of pixels by probability,
+``boundary`` outlines, ``objects`` label images; ``epoch`` holds the Keras metric of a training epoch. All
+but the last are numpy alone, so that outside predictions are scored without a framework.
+
+One convention holds for what is empty: where neither the truth nor the prediction has anything, nothing
+is wrong, and a score is 1, a distance 0; where only one of them is empty, a score is 0 and a distance
+the image's diagonal. Both-empty images are counted like any other.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from microseg.metrics.boundary import boundary_f1, hausdorff95
+from microseg.metrics.counts import (
+    METRICS,
+    Counts,
+    accuracy,
+    classify,
+    confusion,
+    dice,
+    evaluate,
+    iou,
+    mcc,
+    per_class,
+    pooled,
+    precision,
+    recall,
+    specificity,
+)
+from microseg.metrics.objects import average_precision, panoptic_quality
+from microseg.metrics.probability import roc_auc
+
+if TYPE_CHECKING:
+    from microseg.metrics.epoch import PooledConfusion
+
+# Of all names that are reported, with or without a prefix such as "val/", those that improve downwards.
+LOWER_IS_BETTER = frozenset({"loss", "hausdorff95", "hausdorff95_um"})
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "Counts",
+    "PooledConfusion",
+    "accuracy",
+    "average_precision",
+    "boundary_f1",
+    "classify",
+    "confusion",
+    "dice",
+    "evaluate",
+    "hausdorff95",
+    "iou",
+    "mcc",
+    "panoptic_quality",
+    "per_class",
+    "pooled",
+    "precision",
+    "recall",
+    "roc_auc",
+    "specificity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the one metric that needs Keras when it is asked for: all others do without its seconds."""
+    if name == "PooledConfusion":
+        return importlib.import_module("microseg.metrics.epoch").PooledConfusion
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
