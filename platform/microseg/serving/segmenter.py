@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+import microseg.models  # noqa: F401 - registers the layers that saved networks may hold
 from microseg import runtime
 from microseg.components import bind
 from microseg.data.preprocess import PREPROCESSING
