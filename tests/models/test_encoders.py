@@ -1,85 +1,178 @@
-"""Encoders of keras.applications: published size, input of any channel count, weights and their failures."""
+"""Encoders of keras.applications: exact levels, input of any channel count, weights and their failures."""
+
+import functools
+import warnings
 
 import keras
 import numpy as np
 import pytest
+from keras.src.utils import file_utils  # where keras.applications looks up its downloads
 
 from microseg.components import check
 from microseg.config import Component
 from microseg.errors import MicrosegError
-from microseg.models import ARCHITECTURES, build_model, encoders, stride
-from microseg.models.encoders import ENCODERS, adapt
+from microseg.models import ARCHITECTURES
+from microseg.models.encoders import ENCODERS, PLAIN, adapt, input_scaling, level_strides, load_encoder
+
+QUICK = ("vgg16", "mobilenet_v3_small")
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406], "float32"), np.array([0.229, 0.224, 0.225], "float32")
+
+every = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
+)
 
 
 def component(**params):
     return Component(name="encoder_unet", params=params)
 
 
-def trainable(model):
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+def images(height, width, channels=3):
+    return np.random.default_rng(0).random((1, height, width, channels), np.float32)
 
 
-def adapted(image, pretrained):
+def run(model, batch):
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(batch, training=False))]
+
+
+def adapted(image, scaling):
     inputs = keras.Input((None, None, image.shape[-1]))
-    model = keras.Model(inputs, adapt(inputs, ENCODERS["vgg16"], pretrained))
-    return keras.ops.convert_to_numpy(model(image)), model
+    model = keras.Model(inputs, adapt(inputs, scaling))
+    return run(model, image)[0], model
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_levels_have_the_strides_of_the_table(name):
-    row = ENCODERS[name]
-    network = row.build(include_top=False, weights=None, input_tensor=keras.Input((None, None, 3)))
-    for layer, step in zip(row.levels, row.strides, strict=True):
-        output = network.get_layer(layer).output
-        shape = keras.Model(network.inputs, output).compute_output_shape((1, 64, 64, 3))
-        assert shape[1:3] == (64 // step, 64 // step)
+@functools.lru_cache(maxsize=1)
+def whole(name):
+    return load_encoder(name, None, "none")
 
 
-def test_vgg16_unet_has_the_published_number_of_trainable_parameters():
-    # Tiryaki et al. 2022, DOI 10.1002/cyto.a.24533: U-VGG16
-    assert trainable(build_model(component(encoder="vgg16"), 3, 1)) == 25_858_497
+@every
+@pytest.mark.parametrize("depth", [2, None])
+def test_every_level_has_exactly_the_size_that_its_stride_says(name, depth):
+    strides = level_strides(name, depth)
+    network = load_encoder(name, depth, "none") if depth else whole(name)
+    height, width = 3 * strides[-1], 5 * strides[-1]
+    shapes = network.compute_output_shape((1, height, width, 3))
+    assert [shape[1:3] for shape in shapes] == [(height // step, width // step) for step in strides]
+    assert [level.shape[1:3] for level in run(network, images(height, width))] == [
+        (height // step, width // step) for step in strides
+    ]
 
 
-def test_stride_follows_the_depth():
-    assert [stride(component(depth=depth)) for depth in (2, 3, 4, 5)] == [2, 4, 8, 16]
+@every
+def test_levels_do_not_depend_on_what_the_process_built_before(name):
+    networks = [whole(name), load_encoder(name, None, "none")]
+    networks[1].set_weights(networks[0].get_weights())
+    first, second = (run(network, images(64, 64)) for network in networks)
+    for level, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(level, other)
 
 
-def test_frozen_encoder_trains_only_the_decoder():
-    free = build_model(component(depth=2, filters=2), 1, 1)
-    frozen = build_model(component(depth=2, filters=2, freeze=True), 1, 1)
-    assert free.count_params() == frozen.count_params()
-    encoder = 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64 + 64 * 128 * 9 + 128 + 128 * 128 * 9 + 128
-    assert trainable(free) - trainable(frozen) == encoder
+@every
+def test_saved_encoder_loads_without_custom_objects(name, tmp_path):
+    network = whole(name)
+    network.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras", compile=False, safe_mode=True)
+    for level, other in zip(run(network, images(64, 64)), run(loaded, images(64, 64)), strict=True):
+        np.testing.assert_array_equal(level, other)
 
 
-def test_pretrained_input_is_bgr_minus_the_imagenet_mean():
-    image = np.array([0.25, 0.5, 1.0], np.float32).reshape(1, 1, 1, 3)
-    expected = keras.applications.vgg16.preprocess_input(image * 255.0)
-    np.testing.assert_allclose(adapted(image, pretrained=True)[0], expected, rtol=1e-5)
+def own_preprocessing(name):
+    """Return the published preprocessing of an encoder on RGB in 0..255: the identity where it is inside."""
+    family = {"resnet50": "resnet", "densenet121": "densenet", "convnext_tiny": "convnext"}
+    module = family.get(name) or name.rsplit("_", maxsplit=1)[0]
+    return getattr(keras.applications, module).preprocess_input
 
 
-@pytest.mark.parametrize("pretrained", [False, True])
-def test_grey_is_replicated_and_fixed(pretrained):
-    grey = np.random.default_rng(0).random((1, 4, 4, 1), np.float32)
-    output, model = adapted(grey, pretrained)
-    colour, _ = adapted(np.repeat(grey, 3, axis=-1), pretrained)
-    np.testing.assert_allclose(output, colour, rtol=1e-5)
+def pretrained(name, path):
+    """Save a network as its ImageNet weights are: EfficientNet's hold mean and deviation of the input."""
+    network = ENCODERS[name].build(include_top=False, weights=None)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.adapt_mean.assign(MEAN)
+            layer.adapt_variance.assign(DEVIATION)  # sic: Keras scales by its root once more
+    network.save_weights(path)
+
+
+@every
+@pytest.mark.parametrize("source", ["imagenet", "file"])
+def test_input_is_what_the_imagenet_weights_were_trained_on(name, source, tmp_path, monkeypatch):
+    path = tmp_path / "encoder.weights.h5"
+    pretrained(name, path)
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(path))
+    weights = "imagenet" if source == "imagenet" else str(path)
+    network = load_encoder(name, None, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        original = ENCODERS[name].build(include_top=False, weights="imagenet")
+    image = images(64, 64)
+    encoded, _ = adapted(image, input_scaling(name, weights, "auto"))
+    expected = run(original, own_preprocessing(name)(image * 255.0))[0]
+    ours = run(network, encoded)[-1]
+    if name.startswith("vgg"):
+        ours = run(keras.layers.MaxPooling2D(2), ours)[0]
+    assert expected.std() > 0.0
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+def test_scaling_is_of_imagenet_with_weights_unless_said_otherwise():
+    caffe = ENCODERS["vgg16"].scaling
+    assert input_scaling("vgg16", "none", "auto") == PLAIN
+    assert input_scaling("vgg16", "imagenet", "auto") == caffe
+    assert input_scaling("vgg16", "imagenet", "none") == PLAIN
+    assert input_scaling("vgg16", "none", "imagenet") == caffe
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19", "xception", "resnet50", "densenet121"])
+def test_scaling_equals_the_published_function_where_it_is_outside_the_network(name):
+    image = images(4, 4)
+    published = own_preprocessing(name)(image * 255.0)
+    assert np.abs(published - image * 255.0).max() > 1.0
+    np.testing.assert_allclose(
+        adapted(image, ENCODERS[name].scaling)[0], published, rtol=1e-5, atol=1e-5 * np.abs(published).max()
+    )
+
+
+@pytest.mark.parametrize("name", [None, "vgg16", "xception", "densenet121"])
+def test_grey_is_replicated_and_fixed(name):
+    scaling = ENCODERS[name].scaling if name else PLAIN
+    grey = images(4, 4, 1)
+    output, model = adapted(grey, scaling)
+    colour, _ = adapted(np.repeat(grey, 3, axis=-1), scaling)
+    np.testing.assert_allclose(output, colour, rtol=1e-5, atol=1e-5)
     assert not model.trainable_weights
 
 
 def test_other_channel_counts_are_projected_and_learned():
-    image = np.random.default_rng(0).random((1, 4, 4, 5), np.float32)
-    output, model = adapted(image, pretrained=False)
+    image = images(4, 4, 5)
+    output, model = adapted(image, PLAIN)
     np.testing.assert_allclose(output[..., 0], image.mean(axis=-1), rtol=1e-5)
-    assert trainable(model) == 5 * 3 + 3
+    assert [weight.shape for weight in model.trainable_weights] == [(1, 1, 5, 3), (3,)]
 
 
-def test_weights_of_a_local_file_are_the_ones_used(tmp_path):
-    source = keras.applications.VGG16(include_top=False, weights=None)
-    source.save_weights(tmp_path / "vgg16.weights.h5")
-    model = build_model(component(depth=2, filters=2, weights=str(tmp_path / "vgg16.weights.h5")), 1, 1)
-    kernel = source.get_layer("block2_conv2").kernel
-    np.testing.assert_array_equal(model.get_layer("vgg16").get_layer("block2_conv2").kernel, kernel)
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0, 1])
+def test_padding_centres_the_levels_of_unpadded_convolutions(level):
+    network = load_encoder("xception", 2, "none")
+    for weight in network.trainable_weights:
+        weight.assign(np.full(weight.shape, 0.1, np.float32))
+    stride = level_strides("xception", 2)[level]
+    image = np.ones((1, 64, 64, 3), np.float32)
+    impulse = image.copy()
+    impulse[:, 31:33, 31:33] += 0.01  # between pixels 31 and 32: the middle of the image
+    response = run(network, impulse)[level] - run(network, image)[level]
+    profile = np.abs(response)[0].sum(axis=(1, 2))
+    centre = (profile * (np.arange(profile.size) + 0.5)).sum() / profile.sum() * stride
+    assert abs(centre - 32.0) <= stride / 2
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_weights_of_a_local_file_are_the_ones_used(suffix, tmp_path):
+    source = ENCODERS["mobilenet_v3_small"].build(include_top=False, weights=None)
+    path = tmp_path / f"encoder{suffix}"
+    source.save_weights(path) if suffix == ".weights.h5" else source.save(path)
+    network = load_encoder("mobilenet_v3_small", 2, str(path))
+    layer = "expanded_conv_1_expand"
+    np.testing.assert_array_equal(network.get_layer(layer).kernel, source.get_layer(layer).kernel)
 
 
 @pytest.mark.parametrize("weights", ["imagnet", "weights/vgg16.h5", "/nowhere/vgg16.h5"])
@@ -89,21 +182,43 @@ def test_weights_that_are_not_there_are_refused_before_building(weights):
     assert weights in str(caught.value)
 
 
+def test_weights_of_another_encoder_are_one_line(tmp_path):
+    path = tmp_path / "other.weights.h5"
+    ENCODERS["mobilenet_v3_small"].build(include_top=False, weights=None).save_weights(path)
+    with pytest.raises(MicrosegError, match=r"encoder 'vgg16': weights .* could not be loaded") as caught:
+        load_encoder("vgg16", 2, str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_file_that_is_no_weights_file_is_one_line(tmp_path):
     path = tmp_path / "wrong.h5"
     path.write_text("no weights")
     with pytest.raises(MicrosegError, match="could not be loaded") as caught:
-        build_model(component(weights=str(path)), 3, 1)
+        load_encoder("mobilenet_v3_small", 2, str(path))
     assert "\n" not in str(caught.value)
 
 
-def test_failed_download_says_what_to_do(monkeypatch):
-    def offline(**_):
-        raise Exception("URL fetch failure on https://example.org/vgg16.h5: None --\nno network")
+@pytest.mark.parametrize("name", QUICK)
+def test_failed_download_says_what_to_do(name, monkeypatch):
+    def offline(*_, **__):
+        raise Exception("URL fetch failure on https://example.org/weights.h5: None --\nno network")
 
-    monkeypatch.setitem(encoders.ENCODERS, "vgg16", ENCODERS["vgg16"]._replace(build=offline))
+    monkeypatch.setattr(file_utils, "get_file", offline)
     with pytest.raises(
         MicrosegError, match=r"URL fetch failure.*use weights: none, or the absolute path"
     ) as caught:
-        build_model(component(weights="imagenet"), 3, 1)
+        load_encoder(name, 2, "imagenet")
     assert "\n" not in str(caught.value)
+
+
+def test_unknown_encoder_is_refused_with_the_nearest_name():
+    with pytest.raises(MicrosegError, match=r"'encoder' is 'resnet';.*did you mean 'resnet50'\? allowed:"):
+        check(component(encoder="resnet"), ARCHITECTURES, "model")
+
+
+def test_more_levels_than_the_encoder_has_are_refused():
+    expected = "encoder 'convnext_tiny' has 4 levels, depth is 5; give at most 4"
+    with pytest.raises(MicrosegError, match=expected):
+        level_strides("convnext_tiny", 5)
+    assert level_strides("convnext_tiny", None) == (4, 8, 16, 32)
+    assert level_strides("vgg19", 3) == (1, 2, 4)
