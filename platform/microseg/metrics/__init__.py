@@ -12,7 +12,7 @@ the image's diagonal. Both-empty images are counted like any other.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from microseg.metrics.boundary import boundary_f1, hausdorff95
 from microseg.metrics.counts import (
@@ -33,9 +33,6 @@ from microseg.metrics.counts import (
 )
 from microseg.metrics.objects import average_precision, panoptic_quality
 from microseg.metrics.probability import roc_auc
-
-if TYPE_CHECKING:
-    from microseg.metrics.epoch import PooledConfusion
 
 # Of all names that are reported, with or without a prefix such as "val/", those that improve downwards.
 LOWER_IS_BETTER = frozenset({"loss", "hausdorff95", "hausdorff95_um"})
