@@ -1,12 +1,14 @@
-"""Masks for a folder of images, through the registered model."""
+"""Masks, or numbered objects, for a folder of images, through the registered model."""
 
 from __future__ import annotations
 
+import csv
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
@@ -16,18 +18,29 @@ from microseg.config import Strict
 from microseg.data.files import read_bytes
 from microseg.data.images import check_suffix, decode_image, write_image
 from microseg.errors import MicrosegError
+from microseg.serving.objects import Table, as_uint16, measurements
 from microseg.serving.segmenter import Segmenter
+
+OBJECTS = "objects.csv"
+
+
+class _Written(NamedTuple):
+    """One finished image: its number of pixels, and its objects' measurements by column."""
+
+    pixels: int
+    table: Table
 
 
 class PredictSummary(Strict):
     """What a batch prediction did.
 
-    ``masks`` are the written files; ``failed`` maps an image that could not be segmented to the
-    reason; ``skipped`` are files that are no images. ``seconds`` counts reading, predicting and
-    writing, not the loading of the model.
+    ``masks`` are the written files; ``objects`` is the number of objects, where they were asked for;
+    ``failed`` maps an image that could not be segmented to the reason; ``skipped`` are files that are no
+    images. ``seconds`` counts reading, predicting and writing, not the loading of the model.
     """
 
     masks: tuple[str, ...]
+    objects: int | None = None
     failed: dict[str, str]
     skipped: tuple[str, ...]
     megapixels: float
@@ -66,7 +79,12 @@ def load_segmenter(model_uri: str) -> Segmenter:
 
 
 def predict_folder(
-    model_uri: str, source: str, target: str, *, progress: Callable[[int, int], None] | None = None
+    model_uri: str,
+    source: str,
+    target: str,
+    *,
+    instances: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PredictSummary:
     """Write a mask, PNG, beside the same stem, for every image of a folder.
 
@@ -80,6 +98,9 @@ def predict_folder(
         A folder or one image: local path or ``s3://`` URI. Folders inside it are not entered.
     target : str
         The folder for the masks, a path or URI, not the source's. A mask appears only as a whole.
+    instances : bool
+        Write 16-bit label images (0 background, objects from 1) as the masks, and ``objects.csv`` with the
+        measurements of every object of every image, see `microseg.serving.objects.measurements`.
     progress : callable, optional
         Called with the number of finished images and of all images.
 
@@ -93,22 +114,24 @@ def predict_folder(
     images, skipped = _images(storage.normalise(source))
     _check_targets(images, target)
     segmenter = load_segmenter(model_uri)
-    masks: list[str] = []
+    written: dict[str, _Written] = {}
     failed: dict[str, str] = {}
-    pixels, started = 0, time.perf_counter()
+    started = time.perf_counter()
     for number, image in enumerate(images, start=1):
         try:
-            pixels += _predict_one(segmenter, image, _mask_of(image, target))
-            masks.append(_mask_of(image, target))
+            written[image] = _predict_one(segmenter, image, _mask_of(image, target), instances)
         except MicrosegError as error:
             failed[image] = str(error).removeprefix(f"{image}: ")
         if progress is not None:
             progress(number, len(images))
+    if instances and written:
+        _write_table(written, storage.join(target, OBJECTS))
     return PredictSummary(
-        masks=tuple(masks),
+        masks=tuple(_mask_of(image, target) for image in written),
+        objects=sum(len(one.table["label"]) for one in written.values()) if instances else None,
         failed=failed,
         skipped=skipped,
-        megapixels=pixels / 1e6,
+        megapixels=sum(one.pixels for one in written.values()) / 1e6,
         seconds=time.perf_counter() - started,
     )
 
@@ -144,12 +167,31 @@ def _check_targets(images: list[str], target: str) -> None:
             ) from error
 
 
-def _predict_one(segmenter: Segmenter, image: str, mask: str) -> int:
-    """Segment one file into another; return its number of pixels."""
+def _predict_one(segmenter: Segmenter, image: str, mask: str, instances: bool) -> _Written:
+    """Segment one file into another."""
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
         data = read_bytes(storage.fetch(image, Path(folder) / "in"))
         array = decode_image(data, image, segmenter.card.axes)
         local = Path(folder) / "mask.png"
-        write_image(local, segmenter.segment(array))
+        table: Table = {}
+        if instances:
+            labels = segmenter.objects(array)
+            write_image(local, as_uint16(labels))
+            table = measurements(labels, segmenter.checked(array), segmenter.card.pixel_size_um)
+        else:
+            write_image(local, segmenter.segment(array))
         storage.store(local, mask)
-    return int(array.shape[0] * array.shape[1])
+    return _Written(int(array.shape[0] * array.shape[1]), table)
+
+
+def _write_table(written: Mapping[str, _Written], target: str) -> None:
+    """Write the objects of all images as one CSV; its header is there also without any object."""
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
+        local = Path(folder) / OBJECTS
+        with local.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *next(iter(written.values())).table])
+            for image, one in written.items():
+                name = PurePosixPath(image).name
+                writer.writerows((name, *row) for row in zip(*one.table.values(), strict=True))
+        storage.store(local, target)

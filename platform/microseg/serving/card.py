@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 import microseg
-from microseg.config import Precision, Strict, TrialConfig, first_problem
+from microseg.config import Component, Precision, Strict, TrialConfig, first_problem
 from microseg.errors import MicrosegError
 
 CARD = "card.json"
@@ -19,8 +19,10 @@ class ModelCard(Strict):
     Tile, overlap, batch size, preprocessing and threshold are those of ``config``, so that serving
     cannot drift from what was validated. ``name`` is the registered model's; ``classes`` are named
     as in the `Manifest`; ``axes`` orders multi-page TIFF files; ``precision`` is the one that was
-    used where ``config`` says "auto"; ``data_digest`` is the manifest's; ``scores`` are
-    cross-validated means such as ``val/dice`` (selection scores: the folds chose the epoch).
+    used where ``config`` says "auto"; ``data_digest`` is the manifest's, empty for an imported network
+    whose data is unknown; ``scores`` are cross-validated means such as ``val/dice`` (selection scores: the
+    folds chose the epoch). ``instances`` is how objects are told apart, an entry of ``INSTANCES`` with the
+    parameters that a search chose; None where there were no objects to search on.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ModelCard(Strict):
     precision: Precision = "float32"
     data_digest: str
     scores: dict[str, float] = Field(default_factory=dict)
+    instances: Component | None = None
     microseg_version: str = microseg.__version__
 
     def write(self, directory: Path) -> None:

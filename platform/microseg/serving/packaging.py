@@ -22,7 +22,18 @@ CANDIDATE = "candidate"
 
 # What the served model imports, and nothing of the search. MLflow would infer it by loading the
 # model in a new process, which takes half a minute and depends on what happens to be installed.
-_REQUIRED = ("mlflow", "keras", "numpy", "pydantic", "pyyaml", "pillow", "tifffile", "imagecodecs")
+_REQUIRED = (
+    "mlflow",
+    "keras",
+    "numpy",
+    "pydantic",
+    "pyyaml",
+    "pillow",
+    "tifffile",
+    "imagecodecs",
+    "scipy",
+    "scikit-image",
+)
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 
 

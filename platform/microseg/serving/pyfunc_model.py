@@ -11,6 +11,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from microseg.errors import MicrosegError
+from microseg.serving.objects import as_uint16
 from microseg.serving.request import BadRequest, ImageRequest, MaskResponse, decode, encode_npy, encode_png
 from microseg.serving.segmenter import Segmenter, to_mask
 
@@ -56,14 +57,17 @@ class SegmentationModel(PythonModel):
         return [self._answer(number, request) for number, request in enumerate(model_input, start=1)]
 
     def _answer(self, number: int, request: ImageRequest) -> MaskResponse:
-        card = self.segmenter.card
+        card, objects = self.segmenter.card, None
         try:
             probability = self.segmenter.probability(decode(request.image, card.axes))
+            if request.instances:
+                objects = encode_png(as_uint16(self.segmenter.label(probability)))
         except MicrosegError as error:
             raise BadRequest(f"image {number} of the request: {error}") from error
         return MaskResponse(
             mask=encode_png(to_mask(probability, card.config.threshold)),
             probability=encode_npy(probability) if request.probability else None,
+            instances=objects,
             model=card.name,
             version=self.version,
         )

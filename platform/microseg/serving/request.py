@@ -47,6 +47,7 @@ class ImageRequest(BaseModel):
 
     image: str = Field(description="base64 of a PNG, TIFF, JPEG or NPY (height, width[, channels]) file")
     probability: bool = Field(default=False, description="whether to answer the probabilities too")
+    instances: bool = Field(default=False, description="whether to answer the numbered objects too")
 
 
 class MaskResponse(BaseModel):
@@ -54,6 +55,9 @@ class MaskResponse(BaseModel):
 
     mask: str = Field(description="base64 PNG, 8 bit: 0 and 255, or class indices for several classes")
     probability: str | None = Field(default=None, description="base64 NPY, float32, (height, width, classes)")
+    instances: str | None = Field(
+        default=None, description="base64 PNG, 16 bit: 0 background, objects from 1"
+    )
     model: str = Field(description="name of the registered model")
     version: str | None = Field(default=None, description="its version, where it came from a registry")
 
@@ -157,8 +161,8 @@ def _load_npy(data: bytes) -> NDArray[np.generic]:
     return np.asarray(array if array.ndim == 3 else array[..., None], target)
 
 
-def encode_png(mask: NDArray[np.uint8]) -> str:
-    """Return a mask, shape (height, width), as base64 of a PNG file."""
+def encode_png(mask: NDArray[np.uint8] | NDArray[np.uint16]) -> str:
+    """Return a mask or label map, shape (height, width), as base64 of a PNG file."""
     return base64.b64encode(imagecodecs.png_encode(np.ascontiguousarray(mask))).decode("ascii")
 
 

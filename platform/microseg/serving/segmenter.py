@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 import microseg.models  # noqa: F401 - registers the layers that saved networks may hold
 from microseg import runtime
 from microseg.components import bind
+from microseg.config import Component
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
+from microseg.instances import Labels, label_objects
 from microseg.serving.card import ModelCard
 from microseg.tiling import predict_tiled
 
@@ -91,7 +93,7 @@ class Segmenter:
             If the image is empty, not finite or has the wrong number of channels.
         """
         config = self.card.config
-        prepared = self._preprocess(self._checked(image))
+        prepared = self._preprocess(self.checked(image))
         with self._lock:
             return predict_tiled(
                 prepared,
@@ -111,13 +113,40 @@ class Segmenter:
         """
         return to_mask(self.probability(image), self.card.config.threshold)
 
+    def objects(self, image: Image) -> Labels:
+        """Tell the objects of a whole image apart, see `probability` and `label`.
+
+        Returns
+        -------
+        ndarray of int32, shape (height, width)
+            0 is background, objects are 1 to n.
+
+        Raises
+        ------
+        MicrosegError
+            As `probability`.
+        """
+        return self.label(self.probability(image))
+
+    def label(self, probability: Probability) -> Labels:
+        """Tell objects apart as the card says; where it does not, each connected piece of the mask is one."""
+        pieces = Component(name="components", params={"threshold": self.card.config.threshold})
+        return label_objects(probability, self.card.instances or pieces)
+
     def _predict(self, batch: Image) -> Probability:
         total = self._members[0].predict_on_batch(batch)
         for member in self._members[1:]:
             total = total + member.predict_on_batch(batch)
         return np.asarray(total, np.float32) / np.float32(len(self._members))
 
-    def _checked(self, image: Image) -> Image:
+    def checked(self, image: Image) -> Image:
+        """Return an image with the model's channels.
+
+        Raises
+        ------
+        MicrosegError
+            As `probability`.
+        """
         if image.ndim != 3 or 0 in image.shape:
             raise MicrosegError(
                 f"image of shape {image.shape}; give (height, width, channels), none of them zero"
