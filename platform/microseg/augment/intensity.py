@@ -45,7 +45,8 @@ def brightness_contrast(
 def _brightness_contrast(image: Image, rng: Generator, *, brightness: float, contrast: float) -> Array:
     added, stretch = rng.uniform(-brightness, brightness), 1.0 + rng.uniform(-contrast, contrast)
     mean = image.mean()
-    return (image - mean) * np.float32(stretch) + (mean + np.float32(added) * np.ptp(image))
+    changed: Array = (image - mean) * np.float32(stretch) + (mean + np.float32(added) * np.ptp(image))
+    return changed
 
 
 def gamma(*, limit: Annotated[float, Field(ge=0.0, le=4.0)] = 0.2, share: Share = 0.5) -> Transforms:

@@ -1,21 +1,15 @@
-"""Intensity normalisation: one function, applied alike in training, batch prediction and serving.
-
-Every function takes a whole image of shape (height, width, channels), never a tile of it, and
-returns float32 of the same shape. The same component on the same image gives the same values
-wherever it runs.
-"""
+"""Intensity normalisation of whole images, to float32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from microseg.data.preprocess.channels import Array, full_scale
 from microseg.errors import MicrosegError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
@@ -49,26 +43,23 @@ def percentile(image: Array, *, low: Percent = 1.0, high: Percent = 99.8, clip: 
     return np.clip(scaled, 0.0, 1.0) if clip else scaled
 
 
-def scale(image: Array) -> Array:
+def scale(image: Array, *, maximum: Annotated[float, Field(gt=0.0)] | None = None) -> Array:
     """Divide by the largest value of the number type: 255 or 65535; float images must lie in 0..1.
+
+    Parameters
+    ----------
+    image : ndarray, shape (height, width, channels)
+        A whole image, uint8, uint16 or float; of any number type where ``maximum`` is given.
+    maximum : float, optional
+        Divide by this number instead: 4095 for 12 bits, 1 to give the network 0 to 255.
 
     Raises
     ------
     MicrosegError
-        If the image has values outside 0..1 in float, or another number type.
+        If the image has values outside 0..1 in float, or another number type, and no maximum is given.
     """
-    if image.dtype in (np.uint8, np.uint16):
-        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    if image.dtype.kind != "f":
-        raise MicrosegError(
-            f"preprocess 'scale' takes 8-bit, 16-bit or float images, got {image.dtype}; use 'percentile'"
-        )
-    if image.min() < 0.0 or image.max() > 1.0:
-        raise MicrosegError(
-            f"preprocess 'scale' takes float images in 0..1, got {image.min():g} to {image.max():g}; use"
-            " 'percentile'"
-        )
-    return image.astype(np.float32)
+    top = maximum or full_scale(image, "'scale'", "state its maximum, or use 'percentile'")
+    return image.astype(np.float32) / np.float32(top)
 
 
 def zscore(image: Array) -> Array:
@@ -85,10 +76,3 @@ def zscore(image: Array) -> Array:
 def _standardise(image: Array, centre: Array, spread: Array) -> Array:
     safe = np.where(spread > 0, spread, 1.0)
     return ((image.astype(np.float64) - centre) / safe).astype(np.float32)
-
-
-PREPROCESSING: dict[str, Callable[..., Array]] = {
-    "percentile": percentile,
-    "scale": scale,
-    "zscore": zscore,
-}

@@ -1,0 +1,93 @@
+"""Contrast of normalised images: local histogram equalisation and gamma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from microseg.data.preprocess.channels import Array, Colour
+
+_BINS = 256
+_LIGHTNESS = {"hsv": 2, "lab": 0}  # the channel that is no colour
+
+
+def adjust(
+    image: Array,
+    *,
+    colour: Colour = "as_is",
+    clahe: Annotated[float, Field(ge=1.0, le=256.0)] | None = None,
+    gamma: Annotated[float, Field(ge=0.1, le=10.0)] = 1.0,
+) -> Array:
+    """Equalise the histogram locally, then raise to a power.
+
+    Both work on values of 0..1. Where an image exceeds that, as z-scored ones do, its values from the
+    smallest to the largest take the place of 0..1, and keep their range.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (height, width, channels)
+        A normalised image.
+    colour : {"as_is", "grey", "hsv", "lab"}
+        Its colour space. Of ``hsv`` and ``lab`` only value and lightness change. Three channels as
+        they are, are taken as red, green and blue: L* of CIE Lab is equalised.
+    clahe : float, optional
+        Limit of contrast, in multiples of the mean count of a histogram's 256 bins (as in OpenCV and
+        albumentations, whose default is 4; of scikit-image's clip limit, 256 times), in parts of 1/8
+        of the height and width.
+    gamma : float
+        Exponent; below 1 brightens.
+
+    References
+    ----------
+    Zuiderveld 1994, Contrast limited adaptive histogram equalization, Graphics Gems IV.
+    """
+    if clahe is None and gamma == 1.0:
+        return image
+    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
+    result = ((image - low) / (high - low)).astype(np.float64)
+    if clahe is not None:
+        result = _equalised(result, colour, clahe / _BINS)
+    result = _of_lightness(result, colour, lambda plane: plane**gamma)
+    return (low + (high - low) * result).astype(np.float32)
+
+
+def _of_lightness(image: Array, colour: Colour, change: Callable[[Array], Array]) -> Array:
+    """Apply a function to the channels that are no colour."""
+    if colour not in _LIGHTNESS:
+        return change(image)
+    result, index = image.copy(), _LIGHTNESS[colour]
+    result[..., index] = change(image[..., index])
+    return result
+
+
+def _equalised(image: Array, colour: Colour, limit: float) -> Array:
+    if colour == "as_is" and image.shape[-1] == 3:
+        return _equalised_rgb(image, limit)
+
+    def each(planes: Array) -> Array:
+        if planes.ndim == 2:
+            return _equalised_plane(planes, limit)
+        return np.stack([_equalised_plane(plane, limit) for plane in np.moveaxis(planes, -1, 0)], axis=-1)
+
+    return _of_lightness(image, colour, each)
+
+
+def _equalised_rgb(image: Array, limit: float) -> Array:
+    from skimage import color
+
+    lab = color.rgb2lab(image)
+    lightness = 100 * _equalised_plane(lab[..., 0] / 100, limit)
+    # Beyond this b*, the XYZ colour would have a negative Z: scikit-image sets it to 0, but warns.
+    bluest = 200 / 116 * (lightness + 16) * (1 - 1e-6)
+    return np.asarray(color.lab2rgb(np.dstack([lightness, lab[..., 1], np.minimum(lab[..., 2], bluest)])))
+
+
+def _equalised_plane(plane: Array, limit: float) -> Array:
+    from skimage.exposure import equalize_adapthist
+
+    if plane.min() == plane.max():
+        return plane
+    return np.asarray(equalize_adapthist(np.clip(plane, 0, 1), clip_limit=limit, nbins=_BINS))
