@@ -40,5 +40,5 @@ class PooledConfusion(keras.metrics.Metric):  # type: ignore[misc] # Keras has n
 
     def result(self) -> dict[str, Tensor]:
         """Return every metric of ``METRICS`` by name."""
-        counts = Counts(*ops.unstack(self.counts, 4))
+        counts = Counts(*ops.unstack(ops.convert_to_tensor(self.counts), 4))
         return {name: ops.mean(score(counts)) for name, score in METRICS.items()}
