@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from mlflow import MlflowClient
 from PIL import Image
 from rich.console import Console
 
@@ -42,36 +41,6 @@ SPACE = {
 }
 
 
-class Desk:
-    """A folder in which a user works."""
-
-    def __init__(self, folder: Path, project: Path) -> None:
-        self.folder = folder
-        self.env = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("MLFLOW_", "RAY_", "MICROSEG_"))
-        }
-        self.env |= {"PYTHONPATH": str(project / "platform"), "MLFLOW_DISABLE_TELEMETRY": "true"}
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "microseg", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == code, out + err
-        return out if code == 0 else err
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
-
-
 def kill_when(process: subprocess.Popen[str], reached: Path) -> None:
     """Kill a process and all its children with SIGKILL, as a power failure would, once a file is there."""
     deadline = time.monotonic() + 180
@@ -88,9 +57,9 @@ def kill_when(process: subprocess.Popen[str], reached: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, project) -> Desk:
+def desk(tmp_path_factory, desk_in):
     """A study that was killed after its first fold and then resumed."""
-    desk = Desk(tmp_path_factory.mktemp("desk"), project)
+    desk = desk_in(tmp_path_factory.mktemp("desk"))
     desk.run("demo-data", "cells", "--images", "12")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     process = desk.start("search", "--data", "cells", "--space", "space.yaml", "--study", "first")

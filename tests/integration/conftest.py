@@ -1,0 +1,45 @@
+"""What the integration tests share: the command line, run as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+
+class Desk:
+    """A folder in which a user works."""
+
+    def __init__(self, folder: Path, project: Path) -> None:
+        self.folder = folder
+        self.env = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW_", "RAY_", "MICROSEG_"))
+        }
+        self.env |= {"PYTHONPATH": str(project / "platform"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "microseg", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.env, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == code, out + err
+        return out if code == 0 else err
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def desk_in(project):
+    """Return a function from a folder to the desk of a user who works there."""
+    return lambda folder: Desk(folder, project)

@@ -1,0 +1,161 @@
+"""The search spaces of the five published projects: each runs as a search, each network of them trains."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from microseg.config import TrialConfig, read_search
+from microseg.data.images import read_image, read_labels, write_image
+from microseg.data.open import open_dataset
+from microseg.data.options import DataOptions
+from microseg.data.synthetic import write_demo
+from microseg.folds import Fold
+from microseg.models import stride
+from microseg.report import find_study, view
+from microseg.space import parse_space
+from microseg.training import TrainingData, train_fold
+
+pytestmark = pytest.mark.slow
+PUBLISHED = ("afm", "hela", "mito", "nuclei", "tiled")
+# What makes a family small; the structure, which is what the project compared, stays.
+SMALL = {
+    "unet": {"filters": 2},
+    "unet_plus_plus": {"filters": 2},
+    "encoder_unet": {"filters": 2, "weights": "none"},
+    "deeplab_v3_plus": {"filters": 8, "weights": "none"},
+    "multires_unet": {"filters": 4},
+    "unet3_plus": {"filters": 4, "skip_filters": 4},
+    "u2net": {"size": "lite"},
+    "swin_unet": {"filters": 4, "heads": 1},
+}
+SWAPPED = {"efficientnet_b7": "efficientnet_b0"}  # the same code with an eighth of the weights
+
+
+def tiny(component):
+    """Return a component of a space with few filters and without weights from the network."""
+    params = component.get("params", {}) | SMALL[component["name"]]
+    if params.get("encoder") in SWAPPED:
+        params["encoder"] = SWAPPED[params["encoder"]]
+    return component | {"params": params}
+
+
+def cut(name, project):
+    """Return a published search, cut to two trials that train in seconds."""
+    search = yaml.safe_load((project / f"search_spaces/published/{name}.yaml").read_text())
+    space = search["space"]
+    model = space["model"]
+    space["model"] = (
+        {"one_of": [tiny(part) for part in model["one_of"]]} if "one_of" in model else tiny(model)
+    )
+    space |= {"tile": 128, "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
+    return search | {"trials": 2, "folds": 2, "holdout": 0.0}
+
+
+def listed(folder, rows):
+    """Write a manifest that points to images where they lie."""
+    with (folder / "chosen.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "mask", "group"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "chosen.csv"
+
+
+def real(folder, source, groups, count=6):
+    """Choose some images of a real set, evenly."""
+    images = sorted((source / "images").iterdir())
+    chosen = [images[i] for i in np.linspace(0, len(images), count, endpoint=False).astype(int)]
+    rows = []
+    for image in chosen:
+        (mask,) = (source / "masks").glob(f"{image.stem}.*")
+        rows.append({"image": image, "mask": mask, "group": groups(image.stem)})
+    return listed(folder, rows)
+
+
+def coloured(folder):
+    """Write synthetic cells as if stained: RGB images of 8 bits."""
+    write_demo(folder / "grey", images=6, sessions=3, size=160)
+    for path in (folder / "grey/images").iterdir():
+        grey = read_image([path]).astype(float)
+        grey = (255 * (grey - grey.min()) / np.ptp(grey)).astype(np.uint8)
+        write_image(folder / f"rgb/images/{path.stem}.png", np.concatenate([grey, 255 - grey, grey // 2], -1))
+        mask = (read_labels(folder / f"grey/masks/{path.stem}.png") > 0).astype(np.uint8) * 255
+        write_image(folder / f"rgb/masks/{path.stem}.png", mask)
+    return folder / "rgb"
+
+
+@pytest.fixture
+def dataset(tmp_path, real_data):
+    """Return a function from a project's name to a small set of its kind."""
+
+    def find(name):
+        if name == "afm":
+            return real(tmp_path, real_data("afm_astrocyte"), lambda stem: stem.rsplit("_", 2)[0])
+        if name == "hela":
+            return real(tmp_path, real_data("t98g_phase_usiigaci"), lambda stem: stem, count=4)
+        if name == "nuclei":
+            return real(tmp_path, real_data("dsb2018_nuclei"), lambda stem: stem)
+        return coloured(tmp_path) if name == "tiled" else write_demo(tmp_path / "demo", images=6, sessions=3)
+
+    return find
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_space_searches_on_images_of_its_kind(name, dataset, desk_in, project, tmp_path):
+    search, data = cut(name, project), dataset(name)
+    if name == "afm":  # of its three channels only the height is public
+        search["space"]["preprocess"]["params"]["channels"] = [0]
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(search))
+    desk = desk_in(tmp_path)
+    output = desk.run("search", "--data", str(data), "--space", "space.yaml", "--study", name)
+    assert "@candidate" in output
+    found = view(desk.client, find_study(desk.client, name))
+    assert len(found.rows) == 2
+    assert {row.state for row in found.rows} <= {"completed", "pruned", "collapsed"}
+    assert found.rows[0].state == "completed" and 0.0 <= found.rows[0].mean <= 1.0
+
+
+def networks():
+    """Yield every network that a published space can build, by name."""
+    root = Path(__file__).parents[2] / "search_spaces/published"
+    for name in PUBLISHED:
+        config = read_search(root / f"{name}.yaml")
+        node = parse_space({"model": config.space["model"]})
+        seen = {str(model): model for model in node.part("model")}
+        for number, model in enumerate(seen.values()):
+            yield pytest.param(name, model, id=f"{name}-{number}-{model['name']}")
+
+
+@pytest.mark.parametrize(("name", "model"), list(networks()))
+def test_every_network_of_a_published_space_trains(name, model, tmp_path, project):
+    folder = coloured(tmp_path) if name != "mito" else write_demo(tmp_path / "demo", images=6, sessions=3)
+    space = cut(name, project)["space"]
+    model = tiny(model)
+    loss = next(parse_space({"loss": space["loss"]}).corners())["loss"]
+    config = TrialConfig.model_validate(
+        {"model": model, "loss": loss, "tile": 128, "epochs": 1, "steps_per_epoch": 1, "batch_size": 2}
+    )
+    assert 128 % stride(config.model) == 0
+    data = TrainingData(open_dataset(folder, DataOptions(), tmp_path / "cache"), tmp_path / "cache")
+    names = [item.name for item in data.manifest.items]
+    fold = Fold(index=0, train=tuple(names[:4]), valid=tuple(names[4:]))
+    result = train_fold(config, data, fold, tmp_path / "work", lambda _: None)
+    assert result.state in ("completed", "collapsed")
+    assert all(np.isfinite(value) for key, value in result.metrics.items() if key != "val/auc")
+
+
+def test_an_input_modality_is_chosen_among_the_channels(tmp_path, desk_in, project):
+    """AFM compared height, deflection, friction and all three: a dimension of its space."""
+    search = cut("afm", project)
+    search["space"]["model"] = search["space"]["model"]["one_of"][0]
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(search))
+    desk, data = desk_in(tmp_path), coloured(tmp_path)
+    desk.run("search", "--data", str(data), "--space", "space.yaml", "--study", "modality")
+    rows = view(desk.client, find_study(desk.client, "modality")).rows
+    assert {row.params["preprocess/params/channels"] for row in rows} <= {"[0]", "[1]", "[2]", "[0, 1, 2]"}
+    error = desk.run(
+        "search", "--data", str(tmp_path / "grey"), "--space", "space.yaml", "--study", "height", code=2
+    )
+    assert "channel" in error and error.count("\n") == 1
