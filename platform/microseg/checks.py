@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from microseg.augment import AUGMENTATIONS
-from microseg.components import Table, check
+from microseg.augment import AUGMENTATIONS, augmenter
+from microseg.components import Table, check, create
 from microseg.config import Component, SearchConfig, TrialConfig, did_you_mean, parse
-from microseg.data.preprocess import PREPROCESSING
+from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError
 from microseg.losses import LOSSES
 from microseg.metrics import METRICS
-from microseg.models import ARCHITECTURES, stride
+from microseg.models import ARCHITECTURES, check_tile
 from microseg.optimizers import OPTIMIZERS
+from microseg.schedules import SCHEDULES
 from microseg.space import Space, parse_space
+from microseg.training.validation import better
 
 VALIDATION_METRICS = ("val/loss", *(f"val/{name}" for name in METRICS))
 TABLES: dict[str, Table] = {
     "model": ARCHITECTURES,
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "augment": AUGMENTATIONS,
     "preprocess": PREPROCESSING,
 }
@@ -31,9 +34,9 @@ def check_trial(config: TrialConfig, source: str = "configuration") -> None:
     MicrosegError
         For the first thing that does not fit, with what is allowed.
     """
-    for slot, table in TABLES.items():
-        _check_slot(getattr(config, slot), table, slot, source)
-    _check_tile(config.model, config.tile, source)
+    _check_components(config, source)
+    _check_metric(config.monitor, source)
+    check_tile(config.model, config.tile, source)
 
 
 def check_space(config: SearchConfig, source: str = "space") -> Space:
@@ -44,36 +47,52 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
     MicrosegError
         For the first branch that could not be trained, with what is allowed.
     """
-    if config.metric not in VALIDATION_METRICS:
-        hint = did_you_mean(config.metric, VALIDATION_METRICS)
-        raise MicrosegError(f"{source}: unknown metric '{config.metric}'; {hint}")
-    space = parse_space({"seed": config.seed} | config.space, source)
+    _check_metric(config.metric, source)
+    if config.mode != better(config.metric):
+        raise MicrosegError(
+            f"{source}: mode is {config.mode}, but {config.metric} is better when it is "
+            f"{'lower' if config.mode == 'max' else 'higher'}; set mode: {better(config.metric)}"
+        )
+    space = parse_space({"seed": config.seed, "monitor": config.metric} | config.space, source)
     corners = [parse(TrialConfig, corner, source) for corner in space.corners()]
     for corner in corners:
-        for slot, table in TABLES.items():
-            _check_slot(getattr(corner, slot), table, slot, source)
+        _check_components(corner, source)
+        _check_metric(corner.monitor, source)
     tiles = {corner.tile for corner in corners}
     for model in {corner.model.model_dump_json(): corner.model for corner in corners}.values():
         for tile in sorted(tiles):
-            _check_tile(model, tile, source)
+            check_tile(model, tile, source)
     return space
 
 
-def _check_slot(component: Component, table: Table, slot: str, source: str) -> None:
+def check_channels(space: Space, channels: int, source: str) -> None:
+    """Check that every preprocessing of a space can be applied to images of so many channels.
+
+    Raises
+    ------
+    MicrosegError
+        For the first one that cannot, with what is allowed.
+    """
+    for corner in space.part("preprocess"):
+        try:
+            output_channels(Component.model_validate(corner), channels)
+        except MicrosegError as error:
+            raise MicrosegError(f"{source}: {error}") from error
+
+
+def _check_components(config: TrialConfig, source: str) -> None:
+    """Check names and parameters; what is cheap to make is made, as parameters may exclude each other."""
     try:
-        check(component, table, slot)
+        for slot, table in TABLES.items():
+            check(getattr(config, slot), table, slot)
+        create(config.optimizer, OPTIMIZERS, "optimizer")
+        augmenter(config.augment)
     except MicrosegError as error:
         raise MicrosegError(f"{source}: {error}") from error
 
 
-def _check_tile(model: Component, tile: int, source: str) -> None:
-    """Training tiles must halve evenly at every level; inference pads and crops instead."""
-    step = stride(model)
-    if tile % step:
-        params = ", ".join(f"{name} {value}" for name, value in model.params.items())
-        down, up = tile // step * step, (tile // step + 1) * step
-        near = f"{down} or {up}" if down else str(up)
+def _check_metric(metric: str, source: str) -> None:
+    if metric not in VALIDATION_METRICS:
         raise MicrosegError(
-            f"{source}: tile {tile} is not a multiple of {step}, which model '{model.name}' ({params}) "
-            f"needs; use {near}, or fewer levels"
+            f"{source}: unknown metric '{metric}'; {did_you_mean(metric, VALIDATION_METRICS)}"
         )
