@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from microseg import losses
 from microseg.components import bind, parameters
@@ -141,7 +142,27 @@ def test_half_precision_predictions_are_summed_in_float32(name, maps, drawn):
 
 
 @every
-def test_a_network_learns_with_it(name, drawn):
+@maps_of
+def test_same_value_in_a_graph_that_knows_no_sizes(name, maps, drawn):
+    y_true, y_pred = drawn(name, maps)
+    shapes = [tf.TensorSpec([None, None, None, x.shape[-1]], tf.float32) for x in (y_true, y_pred)]
+    value = tf.function(LOSSES[name], input_signature=shapes, jit_compile=False)(y_true, y_pred)
+    np.testing.assert_allclose(value, LOSSES[name](y_true, y_pred), rtol=1e-5)
+
+
+@every
+def test_steps_against_the_gradient_lead_to_the_truth(name, drawn, gradient):
+    y_true, y_pred = drawn(name, 1)
+    start, slope = gradient(LOSSES[name], y_true, y_pred)
+    for _ in range(40):
+        y_pred = np.clip(y_pred - 0.05 * slope / max(np.abs(slope).max(), 1e-9), 0.01, 0.99)
+        value, slope = gradient(LOSSES[name], y_true, y_pred)
+    assert value < 0.6 * start
+    assert np.mean((y_pred > 0.5) == (y_true[..., :1] > 0.5)) > 0.9
+
+
+@pytest.mark.parametrize("name", ["bce_border", "lovasz"])
+def test_keras_fits_with_targets_of_another_width_and_with_sorting(name, drawn):
     y_true, image = drawn(name, 1, shape=(4, 8, 8))
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(1, 1, activation="sigmoid")])

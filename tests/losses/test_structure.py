@@ -85,11 +85,16 @@ def test_lovasz_agrees_with_its_definition(seed, share):
 
 
 def test_lovasz_at_binary_predictions_is_the_jaccard_loss_and_the_hinge_never_below():
-    for truth, found in itertools.product(itertools.product([0, 1], repeat=3), repeat=2):
-        y_true, y_pred = (np.array(x, np.float32).reshape(1, 1, 3, 1) for x in (truth, found))
-        expected = jaccard_loss(y_true.ravel() > 0, y_true.ravel() != y_pred.ravel())
-        assert float(lovasz(y_true, y_pred, variant="softmax")) == pytest.approx(expected, abs=1e-6)
-        assert float(lovasz(y_true, y_pred, variant="hinge")) >= expected - 1e-6
+    pairs = np.array(list(itertools.product(itertools.product([0, 1], repeat=4), repeat=2)), np.float32)
+    truth, found = pairs[:, 0], pairs[:, 1]
+    expected = [jaccard_loss(t > 0, t != p) for t, p in zip(truth, found, strict=True)]
+    y_true, y_pred = truth.reshape(-1, 2, 2, 1), found.reshape(-1, 2, 2, 1)
+    rows = _lovasz_extension(*(x[..., None] for x in (np.abs(truth - found), truth, np.ones_like(truth))))
+    np.testing.assert_allclose(rows[:, 0], expected, atol=1e-6)
+    assert float(lovasz(y_true, y_pred, variant="softmax")) == pytest.approx(np.mean(expected), rel=1e-5)
+    for index in (3, 77, 200):
+        one = slice(index, index + 1)
+        assert float(lovasz(y_true[one], y_pred[one], variant="hinge")) >= expected[index] > 0.4
 
 
 def test_lovasz_of_several_maps_is_softmax_and_leaves_the_background_out(batch):
