@@ -16,6 +16,7 @@ from microseg.data.manifest import Manifest
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
+from microseg.importing import IMPORTED
 from microseg.storage import cache
 from microseg.study import Request
 from microseg.tracking import store, tree
@@ -39,13 +40,15 @@ def reproduce(run_id: str) -> str:
     Raises
     ------
     MicrosegError
-        If the run is no finished fold, or an image or mask has changed since.
+        If the run is no finished fold, its network was imported, or an image or mask has changed since.
     """
     client = store.connect()
     fold_run = _fold_run(client, run_id)
     trial_run = client.get_run(fold_run.data.tags[tree.PARENT])
     study_run = client.get_run(trial_run.data.tags[tree.PARENT])
     recipe = _json(client, run_id, "fold.json")
+    if recipe["config"]["model"]["name"] == IMPORTED:
+        raise MicrosegError(f"run '{run_id}' judged an imported network; it was trained elsewhere, not here")
     manifest = _same_data(client, study_run)
     metric = study_run.data.tags["microseg.metric"]
     with tempfile.TemporaryDirectory() as scratch:

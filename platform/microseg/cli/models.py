@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
+from microseg.cli.options import Folds, Seed, Study, data_options, source
 from microseg.cli.root import app, say
+from microseg.config import Component, parse
+from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 from microseg.runtime import load_tensorflow
 
@@ -55,11 +63,30 @@ def rollback(model: Annotated[str, typer.Option(help="Name of the registered mod
     _moved(registry.rollback(model))
 
 
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many images are done, on standard error, where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Model to use, such as models:/NAME@champion.")],
     input: Annotated[str, typer.Option(help="Image, folder of images, or s3:// address.")],
     output: Annotated[str, typer.Option(help="Folder or s3:// address to write the masks to.")],
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances",
+            help="Write numbered objects (16-bit PNG) as the masks, and their measurements as objects.csv.",
+        ),
+    ] = False,
 ) -> None:
     """Write a mask for every image, through the registered model."""
     load_tensorflow()
@@ -67,12 +94,79 @@ def predict(
     from microseg.tracking import store
 
     store.connect()
-    done = predict_folder(model, input, output)
+    with _progress() as progress:
+        done = predict_folder(model, input, output, instances=instances, progress=progress)
     speed = f"{done.megapixels:.1f} megapixels, {done.megapixels_per_second:.2f} megapixels/s"
-    say(f"wrote {len(done.masks)} masks to {output} ({speed})")
+    found = "" if done.objects is None else f" with {done.objects} objects, measured in objects.csv,"
+    say(f"wrote {len(done.masks)} masks{found} to {output} ({speed})")
     for image, reason in done.failed.items():
         sys.stderr.write(f"microseg: {image}: {reason}\n")
     if done.skipped:
         say(f"not images: {', '.join(done.skipped)}")
     if done.failed:
         raise typer.Exit(2)
+
+
+@app.command()
+@data_options
+def import_model(
+    file: Annotated[Path, typer.Argument(help="Network saved by Keras: .keras, .h5 or .hdf5.")],
+    model: Annotated[str, typer.Option(help="Name of the registered model; by default the file's.")] = "",
+    data: Annotated[str, typer.Option(help="Folder or manifest to judge it on; without it, none is.")] = "",
+    preprocess: Annotated[
+        str, typer.Option(help="How its images were prepared: a name, or {name: ..., params: {...}}.")
+    ] = "scale",
+    probability_threshold: Annotated[
+        float, typer.Option(help="Where the foreground begins, if it has one map.")
+    ] = 0.5,
+    tile: Annotated[int, typer.Option(help="Side of its tiles in pixels; 0: its own input, else 256.")] = 0,
+    output: Annotated[str, typer.Option(help="Which of several outputs is meant.")] = "",
+    folds: Folds = "5",
+    study: Study = "",
+    seed: Seed = None,
+    *,
+    options: DataOptions,
+) -> None:
+    """Take a network that was trained elsewhere into the registry and, with --data, into the comparison."""
+    load_tensorflow()
+    from microseg.importing import ImportRequest
+    from microseg.importing import import_model as take
+
+    values = {
+        "file": file,
+        "name": model or file.stem,
+        "data": source(data).resolve() if data else None,
+        "options": options,
+        "preprocess": _component(preprocess),
+        "threshold": probability_threshold,
+        "tile": tile or None,
+        "output": output,
+        "folds": int(folds) if folds.isdigit() else folds,
+        "seed": seed or 0,
+        "study": study or f"import-{_plain(file.stem)}-{datetime.now():%Y%m%d-%H%M%S}",
+    }
+    _imported(take(parse(ImportRequest, values, "import-model")))
+
+
+def _component(text: str) -> Component:
+    """Read a name, or a mapping of name and params, as YAML."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise MicrosegError(f"--preprocess {text!r}: not valid YAML: {problem}") from error
+    return parse(Component, {"name": values} if isinstance(values, str) else values, "--preprocess")
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
+def _imported(done: Any) -> None:
+    for note in done.notes:
+        say(f"note: {note}")
+    if done.scores:
+        mean, spread = done.scores["cv/dice_mean"], done.scores.get("cv/dice_std", 0.0)
+        say(f"dice       {mean:.4f} ± {spread:.4f} over {done.scores['folds_done']:.0f} folds")
+        say(f"look       {done.link}")
+    say(f"candidate  models:/{done.candidate.name}@candidate (version {done.candidate.version})")

@@ -1,12 +1,24 @@
 """One study from data set to candidate: composes the search, the report and the model that is served."""
 
-from microseg.study.request import Request, StudyState, folder, read_state, single, splits_file
-from microseg.study.run import Outcome, prepare, resume, search
+from microseg.study.request import (
+    Prepared,
+    Request,
+    StudyState,
+    folder,
+    read_state,
+    single,
+    splits_file,
+    state_file,
+)
+from microseg.study.run import Outcome, describe, divide, prepare, resume, search, study_run
 
 __all__ = [
     "Outcome",
+    "Prepared",
     "Request",
     "StudyState",
+    "describe",
+    "divide",
     "folder",
     "prepare",
     "read_state",
@@ -14,4 +26,6 @@ __all__ = [
     "search",
     "single",
     "splits_file",
+    "state_file",
+    "study_run",
 ]

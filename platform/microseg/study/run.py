@@ -13,7 +13,7 @@ from rich.console import Console
 
 from microseg import folds as folding
 from microseg import report
-from microseg.checks import check_space
+from microseg.checks import check_channels, check_space
 from microseg.config import TrialConfig
 from microseg.data.audit import audit
 from microseg.data.open import open_dataset
@@ -22,6 +22,7 @@ from microseg.search.job import Job
 from microseg.search.runner import run_trials
 from microseg.search.searcher import StudySearcher
 from microseg.search.trials import TrialRecord, Trials
+from microseg.space import Space
 from microseg.storage import cache
 from microseg.study.candidate import note, package
 from microseg.study.request import (
@@ -60,8 +61,19 @@ def prepare(request: Request) -> Prepared:
     MicrosegError
         For the first thing that would go wrong later.
     """
-    space = check_space(request.config, f"study {request.name}")
+    return divide(request, check_space(request.config, f"study {request.name}"))
+
+
+def divide(request: Request, space: Space) -> Prepared:
+    """Check the data set of a request, and divide it as every study of these images does.
+
+    Raises
+    ------
+    MicrosegError
+        If the data set cannot be used or divided.
+    """
     manifest = open_dataset(request.data, request.options, cache())
+    check_channels(space, manifest.channels, f"study {request.name}")
     fraction, seed = request.config.holdout, request.config.seed
     development, _ = folding.split_holdout(manifest, fraction, seed, splits_file(manifest))
     if request.config.folds == "given":
@@ -93,8 +105,8 @@ def search(request: Request, console: Console) -> Outcome:
         if finding.level == "warn":
             console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
-    with _study_run(client, request.name) as run:
-        _describe(client, run, prepared)
+    with study_run(client, request.name) as run:
+        describe(client, run, prepared)
         state = StudyState(request=request, digest=prepared.manifest.digest, run_id=run.run_id)
         write_text(state_file(request.name), state.model_dump_json(indent=1))
         return _run(client, run, prepared, console)
@@ -127,12 +139,12 @@ def resume(name: str, trials: int, console: Console) -> Outcome:
             f"{prepared.manifest.digest[:12]}); restore the files, or start a new --study"
         )
     client = store.connect()
-    with _study_run(client, name, state.run_id) as run:
+    with study_run(client, name, state.run_id) as run:
         return _run(client, run, prepared, console)
 
 
 @contextmanager
-def _study_run(client: MlflowClient, name: str, former: str | None = None) -> Iterator[StudyRun]:
+def study_run(client: MlflowClient, name: str, former: str | None = None) -> Iterator[StudyRun]:
     """Open the study's run in MLflow; whatever happens, it ends with what became of the study."""
     run = tree.open_study(client, name, former)
     try:
@@ -145,7 +157,7 @@ def _study_run(client: MlflowClient, name: str, former: str | None = None) -> It
     tree.end(client, run.run_id, "completed")
 
 
-def _describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
+def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     """Write to the study's run all that a reader needs to judge and repeat it."""
     request, config = prepared.request, prepared.request.config
     tags = {
@@ -208,7 +220,7 @@ def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: T
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
     client.log_text(run.run_id, report.page(client, view), "report.html")
     model = prepared.request.model or prepared.manifest.name
-    version = package(run, prepared, best, model)
+    version = package(client, run, prepared, best, model)
     client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)

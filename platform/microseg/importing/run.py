@@ -1,0 +1,258 @@
+"""Import a network: load it, judge it on the folds of a data set, register it as a candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mlflow import MlflowClient
+from pydantic import Field
+
+from microseg.components import bind, check
+from microseg.config import Component, SearchConfig, Strict, TrialConfig
+from microseg.data.options import DataOptions
+from microseg.data.pipeline import load_pairs
+from microseg.data.preprocess import PREPROCESSING
+from microseg.errors import MicrosegError
+from microseg.folds import Fold
+from microseg.importing.files import load_network
+from microseg.importing.network import Network, noise, one_output, tile_of, with_maps_of, with_probabilities
+from microseg.losses import LOSSES
+from microseg.runtime import peak_memory_mib
+from microseg.serving.card import ModelCard
+from microseg.serving.packaging import Candidate, log_candidate
+from microseg.space import parse_space
+from microseg.storage import cache
+from microseg.study import Prepared, Request, describe, divide, folder, state_file, study_run
+from microseg.study.objects import search_objects
+from microseg.tracking import store, tree, views
+from microseg.tracking.recorder import Recorder, flatten, log_metrics, summary
+from microseg.training import FoldResult, Progress, Sample, TrainingData, predict_image
+from microseg.training.measurement import measure
+from microseg.training.results import MODEL, fingerprint, fold_folder
+from microseg.training.validation import evaluate_images, shown
+
+IMPORTED = "imported"
+OPTIMISTIC = "the network may have been trained on these very images, so its scores may be optimistic"
+_UNKNOWN = Component(name="unknown")  # how it was trained, nobody says
+
+
+class ImportRequest(Strict):
+    """What is to be imported, and how its images are read and its answers understood.
+
+    ``name`` is the registered model's, ``data`` what it is judged on, ``preprocess`` what its images went
+    through in training, ``threshold`` where its only map counts as foreground, ``tile`` the side of what
+    it is given in pixels, ``output`` which of several outputs is meant, ``study`` names the run in MLflow.
+    """
+
+    file: Path
+    name: str
+    data: Path | None = None
+    options: DataOptions = DataOptions()
+    preprocess: Component = Component(name="scale")
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
+    tile: int | None = Field(default=None, ge=16, le=4096)
+    output: str = ""
+    folds: int | Literal["given"] = 5
+    seed: int = Field(default=0, ge=0)
+    study: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import leaves: a version in the registry, what was noticed, and with data the scores."""
+
+    candidate: Candidate
+    notes: tuple[str, ...]
+    scores: dict[str, float]
+    link: str = ""
+
+
+def import_model(request: ImportRequest) -> Imported:
+    """Take a network file into the registry and, with data, into the comparison with trained ones.
+
+    With data it is judged as a trial is: on the validation images of the folds that every study of this
+    data set with this seed has, in a tree of runs of its own. Nothing is written before all folds are
+    judged.
+
+    Parameters
+    ----------
+    request : ImportRequest
+        The file, and how to understand it.
+
+    Raises
+    ------
+    MicrosegError
+        If the file holds no network that fits, or the data set cannot be used.
+    """
+    check(request.preprocess, PREPROCESSING, "preprocess")
+    if not request.name or any(letter in request.name for letter in "/:"):
+        raise MicrosegError(f"model name '{request.name}': give one without '/' and ':' by --model")
+    network = _read(request)
+    client = store.connect()
+    with tempfile.TemporaryDirectory(prefix="microseg-") as scratch:
+        member = Path(scratch, MODEL)
+        if request.data is None:
+            return _unjudged(client, request, network, member)
+        return _judged(client, request, network, member)
+
+
+def _read(request: ImportRequest) -> Network:
+    model = one_output(load_network(request.file), request.output, request.file)
+    with request.file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    config = TrialConfig(
+        model=Component(name=IMPORTED, params={"file": request.file.name, "sha256": digest}),
+        optimizer=_UNKNOWN,
+        augment=_UNKNOWN,
+        preprocess=request.preprocess,
+        tile=tile_of(model, request.tile, request.file),
+        threshold=request.threshold,
+        seed=request.seed,
+    )
+    return Network(request.file, model, config)
+
+
+def _unjudged(client: MlflowClient, request: ImportRequest, network: Network, member: Path) -> Imported:
+    """Register a network whose classes and channels nothing but itself tells."""
+    channels, maps = network.model.inputs[0].shape[-1], network.model.outputs[0].shape[-1]
+    network = with_probabilities(network, noise(network.config.tile, channels))
+    network.model.save(member)
+    card = ModelCard(
+        name=request.name,
+        study=request.study,
+        trial=tree.trial_name(0),
+        config=network.config,
+        channels=channels,
+        classes=("foreground",)
+        if maps == 1
+        else ("background", *(f"class {index}" for index in range(1, maps))),
+        data_digest="",
+    )
+    tags = {tree.LEVEL: "import", tree.STUDY: request.study, tree.STATE: "running"}
+    run = client.create_run(store.experiment_for(client, None), tags=tags, run_name=request.study)
+    candidate = log_candidate(card, [member], run.info.run_id)
+    tree.end(client, run.info.run_id, "completed", f"imported from {request.file.name}, not judged")
+    return Imported(candidate, network.notes, {})
+
+
+def _judged(client: MlflowClient, request: ImportRequest, network: Network, member: Path) -> Imported:
+    """Judge a network on a data set, write the tree of runs, and register it."""
+    prepared = _prepare(request, network.config)
+    network, prepared = _fitted(network, prepared)
+    network.model.save(member)
+    judged = [_judge(network, prepared, fold) for fold in prepared.folds]
+    instances, ap50 = search_objects(prepared, network.config, [member] * len(prepared.folds))
+    with study_run(client, request.study) as run:
+        describe(client, run, prepared)
+        client.set_tag(run.run_id, "mlflow.note.content", f"{request.file.name}, imported: {OPTIMISTIC}.")
+        _record(client, run, network.config, prepared.folds, judged)
+        if instances is not None:
+            log_metrics(client, run.run_id, {"best/ap50": ap50})
+        scores = summary([result for result, _ in judged])
+        card = ModelCard(
+            name=request.name,
+            study=request.study,
+            trial=tree.trial_name(0),
+            config=network.config,
+            channels=prepared.development.channels,
+            classes=prepared.manifest.classes,
+            axes=prepared.manifest.axes,
+            pixel_size_um=prepared.manifest.pixel_size_um,
+            data_digest=prepared.manifest.digest,
+            scores={"val/dice": scores["cv/dice_mean"]},
+            instances=instances,
+        )
+        candidate = log_candidate(card, [member], run.run_id)
+        link = views.share_view(client, run, "cv/dice", ())
+    return Imported(candidate, (*network.notes, OPTIMISTIC), scores, link)
+
+
+def _prepare(request: ImportRequest, config: TrialConfig) -> Prepared:
+    """Divide the data set as a search of this one configuration would."""
+    assert request.data is not None
+    if state_file(request.study).exists():
+        raise MicrosegError(
+            f"study '{request.study}' exists in {folder(request.study)}; choose another --study"
+        )
+    search = SearchConfig(
+        space=config.model_dump(mode="json"), trials=1, asha=None, folds=request.folds, seed=request.seed
+    )
+    asked = Request(
+        name=request.study, data=request.data, options=request.options, config=search, model=request.name
+    )
+    return divide(asked, parse_space(search.space, str(request.file)))
+
+
+def _fitted(network: Network, prepared: Prepared) -> tuple[Network, Prepared]:
+    """Make the network and the data set fit each other, or refuse."""
+    manifest, takes = prepared.development, network.model.inputs[0].shape[-1]
+    if manifest.channels == 1 and takes == 3:
+        network = network.changed("grey images are repeated in the network's three channels")
+        manifest = manifest.model_copy(update={"channels": 3})
+    pairs = load_pairs(prepared.folds[0].valid[:3], manifest, cache(), network.config.preprocess)
+    given = pairs[0].image.shape[-1]
+    if given != takes:
+        raise MicrosegError(
+            f"{network.file}: it takes {takes} channel(s), the preprocessed images of {manifest.name} "
+            f"have {given}; give the --preprocess that it was trained with, or other --data"
+        )
+    network = with_probabilities(network, [pair.image for pair in pairs])
+    return with_maps_of(network, manifest.classes), replace(prepared, development=manifest)
+
+
+def _judge(network: Network, prepared: Prepared, fold: Fold) -> tuple[FoldResult, tuple[Sample, ...]]:
+    """Evaluate a network on a fold's validation images, as a trained one is."""
+    start = time.monotonic()
+    model, config, manifest = network.model, network.config, prepared.development
+    data = TrainingData(manifest, cache())
+    pairs = load_pairs(fold.valid, manifest, data.cache, config.preprocess)
+    evaluation = evaluate_images(model, pairs, config, bind(config.loss, LOSSES, "loss"))
+    if evaluation.collapsed:
+        raise MicrosegError(
+            f"{config.model.params['file']}: it sees one class everywhere in fold {fold.index + 1}; give the "
+            f"--preprocess it was trained with (now '{config.preprocess.name}'), or another "
+            "--probability-threshold"
+        )
+    samples = tuple(
+        Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config))
+        for pair in shown(pairs)
+    )
+    result = FoldResult(
+        fold=fold.index,
+        state="completed",
+        best_epoch=0,
+        epochs=0,
+        metrics=evaluation.metrics | measure(model, pairs, config, data),
+        per_image=evaluation.per_image,
+        seconds=time.monotonic() - start,
+        parameters=model.count_params(),
+        peak_memory_mib=peak_memory_mib(),
+        # Where a trained fold would keep it: the registered version holds the one network of all folds.
+        model=fold_folder(folder(prepared.request.name) / tree.trial_name(0), fold) / MODEL,
+        history=[],
+        fingerprint=fingerprint(config, data, fold),
+    )
+    return result, samples
+
+
+def _record(
+    client: MlflowClient,
+    run: tree.StudyRun,
+    config: TrialConfig,
+    folds: Sequence[Fold],
+    judged: Sequence[tuple[FoldResult, tuple[Sample, ...]]],
+) -> None:
+    """Write the runs of the trial and of its folds; what is unknown of the training is no parameter."""
+    known = config.model_dump(mode="json", include={"model", "preprocess", "tile", "overlap", "threshold"})
+    trial = tree.open_trial(client, run, 0, flatten(known))
+    recorder = Recorder(trial, config, folds)
+    for result, samples in judged:
+        recorder(Progress(result.fold, 0, result.metrics, samples, result))
+    client.set_tag(trial.run_id, "microseg.rank", "1")
+    tree.end(client, trial.run_id, "completed", f"imported: {OPTIMISTIC}")
