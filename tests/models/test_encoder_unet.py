@@ -91,12 +91,21 @@ def fingerprint(model):
     return numbers, starts, [weight.shape for weight in model.weights], trainable(model)
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=str)
-def test_every_option_makes_another_network(option):
-    plain = fingerprint(build_model(small(), 1, 1))
-    model = build_model(small(**option), 1, 1)
-    assert fingerprint(build_model(small(), 1, 1)) == plain != fingerprint(model)
-    assert np.all(np.isfinite(predict(model, images(16, 16))))
+def test_every_option_makes_another_network():
+    models = [build_model(small(**option), 1, 1) for option in ({}, {}, *OPTIONS)]
+    plain, again, *others = [fingerprint(model) for model in models]
+    assert again == plain
+    for first, one in enumerate(others):
+        assert one != plain, OPTIONS[first]
+        assert one not in others[:first], OPTIONS[first]
+
+
+@pytest.mark.parametrize(
+    "option", [{"block": "residual", "up": "nearest"}, {"block": "preactivation"}], ids=str
+)
+def test_other_blocks_compute_a_probability(option):
+    probability = predict(build_model(small(**option), 1, 1), images(16, 16))
+    assert probability.std() > 0.0 and 0.0 <= probability.min() <= probability.max() <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +147,7 @@ def test_unet_on_every_kind_of_encoder_saves_and_keeps_the_size(encoder, tmp_pat
 
 
 def test_saved_bottleneck_and_preactivation_load_without_custom_objects(tmp_path):
-    model = build_model(small(block="preactivation", bottleneck=3, up_kernel=3), 1, 1)
+    model = build_model(small(depth=2, block="preactivation", bottleneck=3, up_kernel=3), 1, 1)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
     np.testing.assert_array_equal(predict(loaded, images(16, 32)), predict(model, images(16, 32)))
