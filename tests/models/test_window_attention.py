@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from microseg.models.window_attention import WindowAttention, relative_positions
 
@@ -71,6 +72,14 @@ def test_it_is_attention_within_windows(height, width, window, shift):
     np.testing.assert_allclose(attend(layer, x), by_loops(layer, x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_graph_of_unknown_size_gives_what_known_sizes_give():
+    layer = attention(heads=2, window=3, shift=1)
+    graph = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 12))])
+    for height, width in ((5, 7), (3, 6), (9, 1)):
+        x = features(height, width)
+        np.testing.assert_allclose(graph(x), attend(layer, x), atol=1e-6)
+
+
 @pytest.mark.parametrize("pixel", [(0, 0), (0, 5), (7, 7), (3, 4)])
 def test_nothing_is_attended_across_the_seam_of_a_shifted_map(pixel):
     layer, x = attention(window=4, shift=2), features(8, 8)
@@ -98,8 +107,6 @@ def test_relative_positions_by_hand():
 
 
 def test_gradients_reach_the_bias_of_every_pair_and_no_other():
-    import tensorflow as tf
-
     layer, x = attention(heads=2, window=3), features(2, 3)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x) ** 2)
