@@ -126,8 +126,8 @@ def _numbered(labels: NDArray[np.integer], min_size: int) -> Labels:
     sizes = np.bincount(labels.ravel())
     kept = sizes >= max(min_size, 1)
     kept[0] = False
-    numbers: Labels = (np.cumsum(kept) * kept).astype(np.int32)
-    return numbers[labels]
+    numbered: Labels = (np.cumsum(kept) * kept).astype(np.int32)[labels]
+    return numbered
 
 
 def label_objects(probability: Probability, component: Component) -> Labels:

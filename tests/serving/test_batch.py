@@ -1,5 +1,6 @@
-"""Masks for folders: names, failures that do not stop the others, remote folders."""
+"""Masks and objects for folders: names, failures that do not stop the others, remote folders."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from microseg import storage
 from microseg.data.images import read_labels, write_image
 from microseg.errors import MicrosegError
 from microseg.serving.batch import load_segmenter, predict_folder
+from microseg.serving.segmenter import Segmenter
 
 CHAMPION = "models:/cells@champion"
 
@@ -43,6 +45,40 @@ def test_every_image_gets_a_mask_of_its_size_under_its_stem(registered, folder, 
     segmenter = load_segmenter(CHAMPION)
     assert_array_equal(read_labels(tmp_path / "out" / "a.png"), segmenter.segment(image))
     assert_array_equal(read_labels(tmp_path / "out" / "b.png"), segmenter.segment(image[::-1]))
+
+
+def test_objects_are_numbered_in_the_masks_and_measured_in_one_table(registered, folder, image, tmp_path):
+    summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), instances=True)
+    segmenter = load_segmenter(CHAMPION)
+    labels = segmenter.objects(image)
+    assert_array_equal(read_labels(tmp_path / "out" / "a.png"), labels)
+    assert_array_equal(labels > 0, segmenter.segment(image) > 0)  # no parameters stored: the mask's pieces
+    assert (tmp_path / "out" / "a.png").read_bytes()[24] == 16  # bits, in the PNG's header
+    rows = list(csv.DictReader((tmp_path / "out" / "objects.csv").read_text().splitlines()))
+    assert len(rows) == summary.objects
+    assert [int(row["label"]) for row in rows if row["image"] == "a.png"] == list(range(1, labels.max() + 1))
+    assert sum(float(row["area_px"]) for row in rows if row["image"] == "a.png") == (labels > 0).sum()
+    assert "objects.csv" not in "".join(summary.masks)
+
+
+def test_without_objects_the_table_has_its_header_alone(registered, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Segmenter, "objects", lambda self, image: np.zeros(image.shape[:2], np.int32))
+    summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"), instances=True)
+    assert summary.objects == 0
+    (line,) = (tmp_path / "out" / "objects.csv").read_text().splitlines()
+    assert line.startswith("image,label,area_px,centroid_y,centroid_x,")
+
+
+def test_more_objects_than_16_bits_hold_fail_alone(registered, folder, tmp_path, monkeypatch):
+    many = {(50, 70): 70_000, (1, 1): 1}
+    monkeypatch.setattr(
+        Segmenter, "objects", lambda self, image: np.full(image.shape[:2], many[image.shape[:2]], np.int32)
+    )
+    summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), instances=True)
+    assert summary.failed[str(folder / "a.png")] == (
+        "70000 objects, but a 16-bit label image holds 65535; cut the image up"
+    )
+    assert [Path(mask).name for mask in summary.masks] == ["tiny.png"]
 
 
 def test_one_file_is_as_good_as_a_folder(registered, folder, tmp_path):

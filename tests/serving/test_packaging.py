@@ -86,14 +86,17 @@ def test_the_notebooks_way_answers_mask_probability_and_version(registered, imag
     plain, full = model.predict(
         [
             ImageRequest(image=encode_png(image[..., 0])),
-            ImageRequest(image=encode_npy(image.astype(np.float32)), probability=True),
+            ImageRequest(image=encode_npy(image.astype(np.float32)), probability=True, instances=True),
         ]
     )
     segmenter = load_segmenter("models:/cells@champion")
     assert_array_equal(
         np.asarray(Image.open(io.BytesIO(base64.b64decode(plain.mask)))), segmenter.segment(image)
     )
-    assert plain.probability is None
+    assert (plain.probability, plain.instances) == (None, None)
+    labels = decode(full.instances)
+    assert labels.dtype == np.uint16
+    assert_array_equal(labels[..., 0], segmenter.objects(image))
     assert (plain.model, plain.version) == ("cells", "1")
     assert_array_equal(np.load(io.BytesIO(base64.b64decode(full.probability))), segmenter.probability(image))
 

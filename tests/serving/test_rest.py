@@ -105,7 +105,10 @@ def test_the_server_answers_as_the_batch_way_does_and_survives_bad_requests(addr
 
     status, _ = post(address, {"inputs": [{"picture": "x"}]})
     assert status == 400
-    status, answer = post(address, {"inputs": [good["inputs"][0] | {"probability": True}] * 2})
+    status, answer = post(
+        address, {"inputs": [good["inputs"][0] | {"probability": True, "instances": True}] * 2}
+    )
     assert status == 200
     for prediction in answer["predictions"]:
         assert_array_equal(decode(prediction["probability"])[..., 0] >= 0.5, expected == 255)
+        assert_array_equal(decode(prediction["instances"])[..., 0] > 0, expected == 255)

@@ -72,6 +72,18 @@ def test_several_classes_give_class_indices(colour, image):
     assert len(np.unique(mask)) > 1
 
 
+def test_objects_are_told_apart_as_the_card_says(build, tmp_path, image):
+    networks = [build.network(1), build.network(2)]
+    way = Component(name="components", params={"threshold": 0.5, "min_size": 30})
+    stored = Segmenter(build.save(tmp_path / "stored", networks, build.card(instances=way)))
+    plain = Segmenter(build.save(tmp_path / "plain", networks, build.card()))
+    labels = plain.objects(image)
+    assert_array_equal(labels > 0, plain.segment(image) > 0)
+    assert labels.dtype == np.int32
+    sizes = np.bincount(labels.ravel())[1:]
+    assert 0 < stored.objects(image).max() == (sizes >= 30).sum() < labels.max()
+
+
 def test_the_threshold_itself_is_foreground():
     assert to_mask(np.array([[[0.3], [0.29]]], np.float32), np.float32(0.3)).tolist() == [[255, 0]]
 
@@ -95,7 +107,9 @@ def test_an_image_that_cannot_be_used_is_refused_in_one_line(segmenter, array, w
 
 
 def test_the_card_comes_back_as_it_was_written(build, tmp_path):
-    card = build.card(pixel_size_um=0.325, axes="CYX", precision="bfloat16")
+    card = build.card(
+        pixel_size_um=0.325, axes="CYX", precision="bfloat16", instances=Component(name="watershed")
+    )
     card.write(tmp_path)
     assert ModelCard.read(tmp_path) == card
 
