@@ -124,7 +124,7 @@ def _lovasz_extension(errors: Tensor, truth: Tensor, labelled: Tensor) -> Tensor
     1 / U for a pixel of the object, I / (U (U - 1)) for one outside, I and U the pixels of intersection
     and union afterwards. (The difference of two losses would be lost to rounding in large images.)
     """
-    order = ops.argsort(ops.where(labelled > 0, -errors, 1.0), axis=1)  # what is ignored comes last
+    order = ops.argsort(-errors, axis=1)
     errors, truth, labelled = (ops.take_along_axis(x, order, axis=1) for x in (errors, truth, labelled))
     outside = labelled - truth
     objects = ops.sum(truth, axis=1, keepdims=True)
