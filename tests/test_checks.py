@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from microseg.checks import check_space, check_trial
+from microseg.checks import check_data, check_space, check_trial
 from microseg.config import SearchConfig, TrialConfig, parse, read_search
 from microseg.errors import MicrosegError
 from microseg.search.trials import Trials
@@ -40,6 +40,13 @@ def test_there_are_spaces():
         ({"model": {"name": "unet", "params": {"depth": {"int_uniform": [2, 6]}}}, "tile": {"choice": [16, 64]}},
          "tile 16 is not a multiple of 32"),
         ({"model": UNET, "tiles": 64}, "unknown key 'tiles'; did you mean 'tile'?"),
+        ({"model": UNET, "schedule": {"name": "cosin"}}, "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        ({"model": UNET, "monitor": "val/auc"}, "unknown metric 'val/auc'"),
+        ({"model": UNET, "optimizer": {"name": "sgd", "params": {"clipnorm": 1.0, "clipvalue": 1.0}}},
+         "clipnorm 1.0 and clipvalue 1.0 are given; choose one of them"),
+        ({"model": {"name": "encoder_unet", "params": {"depth": 3, "dropout": [0.1]}}},
+         "parameter 'dropout' has 1 rates, the decoder 2 blocks"),
+        ({"model": UNET, "loss": {"name": "bce", "params": {"class_weights": "balance"}}}, "'balanced'"),
     ],
 )  # fmt: skip
 def test_a_branch_that_could_not_be_trained_is_refused(space, said):
@@ -47,6 +54,35 @@ def test_a_branch_that_could_not_be_trained_is_refused(space, said):
         check_space(SearchConfig(space=space), "s.yaml")
     assert str(caught.value).startswith("s.yaml: ")
     assert said in str(caught.value)
+
+
+def test_a_loss_that_is_minimised_must_be_searched_downwards():
+    search = {"space": {"model": UNET}, "metric": "val/loss"}
+    with pytest.raises(MicrosegError, match="val/loss is better when it is lower; set mode: min"):
+        check_space(parse(SearchConfig, search, "s"), "s")
+    assert check_space(parse(SearchConfig, search | {"mode": "min"}, "s"), "s").part("monitor") == [
+        "val/loss"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"preprocess": {"name": "scale", "params": {"channels": {"choice": [[0], [2]]}}}}, "channel 2 does not exist"),
+        ({"loss": {"one_of": [{"name": "dice"}, {"name": "bce", "params": {"class_weights": [1.0, 2.0, 3.0]}}]}},
+         "loss 'bce': class_weights has 3 numbers, the data has 2 classes; give one number per class"),
+    ],
+)  # fmt: skip
+def test_a_part_that_does_not_suit_the_data_is_refused(part, said):
+    space = check_space(SearchConfig(space={"model": UNET} | part), "s")
+    with pytest.raises(MicrosegError, match=said):
+        check_data(space, 2, 1, "study s")
+
+
+@pytest.mark.parametrize("loss", [{"name": "bce"}, {"name": "bce", "params": {"class_weights": "balanced"}},
+                                  {"name": "focal", "params": {"class_weights": [0.2, 0.8]}}])  # fmt: skip
+def test_class_weights_that_suit_the_data_pass(loss):
+    check_data(check_space(SearchConfig(space={"model": UNET, "loss": loss}), "s"), 1, 1, "study s")
 
 
 def test_an_unknown_metric_is_refused():

@@ -36,7 +36,7 @@ def test_learning_rate_and_clipping_reach_keras(name):
 
 @every
 def test_two_clippings_at_once_are_refused(name):
-    with pytest.raises(MicrosegError, match="clipnorm 1.0 and clipvalue 0.5 are given; choose one"):
+    with pytest.raises(MicrosegError, match=r"clipnorm 1\.0 and clipvalue 0\.5 are given; choose one"):
         optimizer(name, clipnorm=1.0, clipvalue=0.5)
 
 

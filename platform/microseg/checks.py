@@ -9,7 +9,7 @@ from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError
 from microseg.losses import LOSSES
 from microseg.metrics import METRICS
-from microseg.models import ARCHITECTURES, check_tile
+from microseg.models import ARCHITECTURES, check_tile, stride
 from microseg.optimizers import OPTIMIZERS
 from microseg.schedules import SCHEDULES
 from microseg.space import Space, parse_space
@@ -65,19 +65,36 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
     return space
 
 
-def check_channels(space: Space, channels: int, source: str) -> None:
-    """Check that every preprocessing of a space can be applied to images of so many channels.
+def check_data(space: Space, channels: int, maps: int, source: str) -> None:
+    """Check that every preprocessing and loss of a space suits images of so many channels and classes.
+
+    Parameters
+    ----------
+    space : Space
+        From `check_space`.
+    channels, maps : int
+        Channels of the images, and output maps of the network: 1 for foreground and background.
+    source : str
+        What the message names first.
 
     Raises
     ------
     MicrosegError
-        For the first one that cannot, with what is allowed.
+        For the first one that does not, with what is allowed.
     """
     for corner in space.part("preprocess"):
         try:
             output_channels(Component.model_validate(corner), channels)
         except MicrosegError as error:
             raise MicrosegError(f"{source}: {error}") from error
+    classes = max(maps, 2)
+    for corner in space.part("loss"):
+        weights = corner.get("params", {}).get("class_weights", "balanced")
+        if weights not in (None, "balanced") and len(weights) != classes:
+            raise MicrosegError(
+                f"{source}: loss '{corner['name']}': class_weights has {len(weights)} numbers, the data has "
+                f"{classes} classes; give one number per class, the background first, or 'balanced'"
+            )
 
 
 def _check_components(config: TrialConfig, source: str) -> None:
@@ -87,6 +104,7 @@ def _check_components(config: TrialConfig, source: str) -> None:
             check(getattr(config, slot), table, slot)
         create(config.optimizer, OPTIMIZERS, "optimizer")
         augmenter(config.augment)
+        stride(config.model)
     except MicrosegError as error:
         raise MicrosegError(f"{source}: {error}") from error
 

@@ -83,8 +83,8 @@ def _convert(where: str, name: str, value: Any, schema: Mapping[str, TypeAdapter
     try:
         return schema[name].validate_python(value)
     except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        raise MicrosegError(f"{where}: parameter '{name}' is {value!r}; {message}") from error
+        allowed = " or ".join(dict.fromkeys(finding["msg"] for finding in error.errors()))  # of a union, all
+        raise MicrosegError(f"{where}: parameter '{name}' is {value!r}; {allowed}") from error
 
 
 def create(component: Component, table: Table, slot: str, *args: Any) -> Any:

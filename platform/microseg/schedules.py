@@ -1,4 +1,4 @@
-"""Schedules of the learning rate over the epochs, by name: Keras callbacks around the optimizer's own rate."""
+"""Schedules of the learning rate over the epochs, by name: Keras callbacks around the optimizer's rate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def step(
     plan : Plan
         What is trained.
     at : tuple of int
-        ``[30, 60]``: the first 30 epochs at the full rate, the next 30 at ``factor`` of it, then at its square.
+        ``[30, 60]``: 30 epochs at the full rate, the next 30 at ``factor`` of it, then at its square.
     factor : float
         Between 0 and 1.
     warmup : int

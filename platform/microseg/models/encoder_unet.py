@@ -140,10 +140,12 @@ def encoder_unet_stride(params: Mapping[str, Any]) -> int:
     Raises
     ------
     MicrosegError
-        If the encoder has fewer levels than ``depth``.
+        If the encoder has fewer levels than ``depth``, or the rates of the dropout do not fit the blocks.
     """
     deepest = level_strides(params["encoder"], params["depth"])[-1]
-    return 2 * deepest if params["bottleneck"] else deepest
+    least = 2 * deepest if params["bottleneck"] else deepest
+    _rates(params["dropout"], least.bit_length() - 1 + bool(params["bottleneck"]))
+    return least
 
 
 def preactivation(x: Tensor, filters: int, style: Style) -> Tensor:

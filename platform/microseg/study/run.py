@@ -13,7 +13,7 @@ from rich.console import Console
 
 from microseg import folds as folding
 from microseg import report
-from microseg.checks import check_channels, check_space
+from microseg.checks import check_data, check_space
 from microseg.config import TrialConfig
 from microseg.data.audit import audit
 from microseg.data.open import open_dataset
@@ -73,7 +73,7 @@ def divide(request: Request, space: Space) -> Prepared:
         If the data set cannot be used or divided.
     """
     manifest = open_dataset(request.data, request.options, cache())
-    check_channels(space, manifest.channels, f"study {request.name}")
+    check_data(space, manifest.channels, len(manifest.classes), f"study {request.name}")
     fraction, seed = request.config.holdout, request.config.seed
     development, _ = folding.split_holdout(manifest, fraction, seed, splits_file(manifest))
     if request.config.folds == "given":
