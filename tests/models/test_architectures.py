@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from microseg.config import Component
 from microseg.errors import MicrosegError
+from microseg.losses import bce_dice
 from microseg.models import ARCHITECTURES, STRIDES, build_model, check_tile, stride
 
 
@@ -28,9 +28,22 @@ TINY = {
         {"depth": 3, "filters": 2, "normalisation": "group", "activation": "mish"}, {"depth": 4}
     ),
     "encoder_unet": Tiny({"depth": 2, "filters": 2, **RICH}, {"depth": 4}),
+    "deeplab_v3_plus": Tiny(
+        {
+            "encoder": "vgg16",
+            "output_stride": 8,
+            "filters": 16,  # with fewer, each channel is its own group, and the mean over the image is lost
+            "normalisation": "group",
+            "activation": "mish",
+        },
+        {"output_stride": 16},
+    ),
     "multires_unet": Tiny({"depth": 2, "filters": 4, "activation": "mish"}, {"depth": 3}),
-    "unet3_plus": Tiny({"depth": 2, "filters": 2, "skip_filters": 2, "deep_supervision": True}, {"depth": 3}),
-    "u2net": Tiny({"depth": 3, "filters": 4, "size": "lite", "normalisation": "group"}, {"depth": 4}),
+    "unet3_plus": Tiny(
+        {"depth": 2, "filters": 2, "skip_filters": 2, "deep_supervision": True, "activation": "mish"},
+        {"depth": 3},
+    ),
+    "u2net": Tiny({"depth": 3, "filters": 4, "size": "lite", "activation": "mish"}, {"depth": 4}),
     "swin_unet": Tiny({"depth": 2, "filters": 4, "patch": 2, "heads": 2, "window": 3}, {"depth": 3}),
 }
 
@@ -71,6 +84,7 @@ def test_the_tables_and_the_tiny_instances_name_the_same():
 @every
 @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 2), (5, 3)])
 def test_every_output_is_a_probability_per_pixel(name, channels, classes):
+    keras.utils.set_random_seed(0)
     model = build_model(tiny(name), channels, classes)
     side = least_side(tiny(name))
     for probability in outputs(model, images(side, channels)):
@@ -83,18 +97,21 @@ def test_every_output_is_a_probability_per_pixel(name, channels, classes):
 
 
 @every
-def test_every_trainable_weight_receives_a_gradient(name):
+def test_a_step_of_gradient_descent_changes_every_weight(name):
     keras.utils.set_random_seed(0)
     model = build_model(tiny(name), 5, 3)
-    with tf.GradientTape() as tape:
-        answers = keras.tree.flatten(model(images(least_side(tiny(name)), 5), training=True))
-        loss = sum(tf.reduce_mean(answer[..., 0]) for answer in answers[1:] or answers)
-    gradients = tape.gradient(loss, model.trainable_variables)
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        assert gradient is not None, variable.path
-        assert np.all(np.isfinite(gradient)), variable.path
+    batch = images(least_side(tiny(name)), 5)
+    target = np.eye(3, dtype=np.float32)[np.random.default_rng(0).integers(3, size=batch.shape[:3])]
+    losses = [bce_dice] if len(model.outputs) == 1 else [None] + [bce_dice] * len(model.outputs[1:])
+    eager = keras.backend.backend() != "jax"  # which compiles every single operation, or the step as a whole
+    model.compile("sgd", loss=losses, run_eagerly=eager)
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    model.train_on_batch(batch, [target] * len(losses) if losses[1:] else target)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        new = keras.ops.convert_to_numpy(variable)
+        assert np.all(np.isfinite(new)), variable.path
         if variable.name == "kernel":
-            assert np.any(gradient != 0), variable.path
+            assert np.any(new != old), variable.path
 
 
 @every
@@ -123,7 +140,8 @@ def test_stride_is_the_least_side_that_the_network_takes(name, instance):
         (1, 3 * step, step, 1),
         [(1, 3 * step, step, 1)] * len(model.outputs),
     )
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+    # each backend has an exception of its own
+    with pytest.raises(Exception, match=r"(?i)shape|dimension|size"):
         model(images(3 * step // 2, 1, count=1))
 
 
