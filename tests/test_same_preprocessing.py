@@ -17,7 +17,8 @@ from microseg.data.files import read_bytes
 from microseg.data.images import write_image
 from microseg.data.open import open_dataset
 from microseg.data.options import DataOptions
-from microseg.data.pipeline import Sampling, load_pairs, sampler
+from microseg.data.pairs import load_pairs
+from microseg.data.pipeline import Sampling, sampler
 from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.serving import batch
 from microseg.serving.card import ModelCard

@@ -21,7 +21,8 @@ from microseg.augment import augmenter
 from microseg.components import bind, create
 from microseg.config import TrialConfig
 from microseg.data.masks import IGNORE
-from microseg.data.pipeline import Pair, Sampling, encode_targets, epoch_steps, load_pairs, sampler
+from microseg.data.pairs import Pair, encode_targets, load_pairs
+from microseg.data.pipeline import Sampling, epoch_steps, sampler
 from microseg.losses import LOSSES
 from microseg.models import build_model
 from microseg.optimizers import OPTIMIZERS

@@ -10,15 +10,13 @@ from microseg.config import Component
 from microseg.data.files import content_hash
 from microseg.data.images import write_image
 from microseg.data.manifest import Item, Manifest
+from microseg.data.pairs import Pair, encode_targets, load_pairs
 from microseg.data.pipeline import (
-    Pair,
     Sampling,
     crop,
-    encode_targets,
     epoch_order,
     epoch_steps,
     foreground_pixels,
-    load_pairs,
     sampler,
     tile_count,
     training_batches,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import microseg.metrics
-from microseg.data.pipeline import encode_targets
+from microseg.data.pairs import encode_targets
 from microseg.metrics import METRICS, Counts, PooledConfusion, classify, confusion, evaluate
 
 

@@ -15,7 +15,7 @@ from microseg.config import Component, TrialConfig
 from microseg.data.images import write_image
 from microseg.data.open import open_dataset
 from microseg.data.options import DataOptions
-from microseg.data.pipeline import load_pairs
+from microseg.data.pairs import load_pairs
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.losses import LOSSES

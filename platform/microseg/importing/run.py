@@ -16,7 +16,7 @@ from pydantic import Field
 from microseg.components import bind, check
 from microseg.config import Component, SearchConfig, Strict, TrialConfig
 from microseg.data.options import DataOptions
-from microseg.data.pipeline import load_pairs
+from microseg.data.pairs import load_pairs
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.folds import Fold

@@ -11,7 +11,7 @@ import numpy as np
 from microseg.config import Component, TrialConfig
 from microseg.data.arrays import instance_array
 from microseg.data.manifest import Manifest
-from microseg.data.pipeline import load_pairs
+from microseg.data.pairs import load_pairs
 from microseg.folds import Fold
 from microseg.instances import candidates, search_instances
 from microseg.storage import cache

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from microseg.config import TrialConfig
-from microseg.data.pipeline import Pair
+from microseg.data.pairs import Pair
 from microseg.training.network import Loss
 from microseg.training.results import Progress, Report
 from microseg.training.validation import Evaluation, draw_samples, evaluate_images, shown

@@ -15,7 +15,8 @@ from microseg.augment import augmenter
 from microseg.components import bind, create
 from microseg.config import TrialConfig
 from microseg.data.masks import IGNORE
-from microseg.data.pipeline import Pair, Sampling, epoch_steps, load_pairs, training_batches
+from microseg.data.pairs import Pair, load_pairs
+from microseg.data.pipeline import Sampling, epoch_steps, training_batches
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.losses import BORDER_LOSSES, LOSSES, balance

@@ -13,7 +13,7 @@ from microseg import metrics
 from microseg.config import Component, TrialConfig
 from microseg.data.arrays import instance_array
 from microseg.data.manifest import Manifest
-from microseg.data.pipeline import Pair
+from microseg.data.pairs import Pair
 from microseg.instances import label_objects
 from microseg.metrics import Counts
 from microseg.training.results import TrainingData

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from microseg import metrics
 from microseg.config import TrialConfig
-from microseg.data.pipeline import Pair, encode_targets
+from microseg.data.pairs import Pair, encode_targets
 from microseg.metrics import Counts
 from microseg.models import stride
 from microseg.tiling import predict_tiled, predict_whole, tile_starts
