@@ -1,5 +1,6 @@
 """The contract of every architecture."""
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -58,6 +59,13 @@ def deeper(name):
     return tiny(name, **TINY[name].deeper)
 
 
+@functools.cache
+def built(name, instance, channels, classes):
+    """Return a network that no test changes."""
+    keras.utils.set_random_seed(0)
+    return build_model(instance(name), channels, classes)
+
+
 def images(side, channels, count=2):
     return np.random.default_rng(0).random((count, side, side, channels), np.float32)
 
@@ -73,10 +81,6 @@ def outputs(model, batch):
     return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(answer)]
 
 
-def predict(model, batch):
-    return outputs(model, batch)[0]
-
-
 def test_the_tables_and_the_tiny_instances_name_the_same():
     assert ARCHITECTURES.keys() == STRIDES.keys() == TINY.keys()
 
@@ -84,8 +88,7 @@ def test_the_tables_and_the_tiny_instances_name_the_same():
 @every
 @pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 2), (5, 3)])
 def test_every_output_is_a_probability_per_pixel(name, channels, classes):
-    keras.utils.set_random_seed(0)
-    model = build_model(tiny(name), channels, classes)
+    model = built(name, tiny, channels, classes)
     side = least_side(tiny(name))
     for probability in outputs(model, images(side, channels)):
         assert probability.shape == (2, side, side, classes)
@@ -116,26 +119,24 @@ def test_a_step_of_gradient_descent_changes_every_weight(name):
 
 @every
 def test_saved_model_loads_without_custom_objects_and_predicts_the_same(name, tmp_path):
-    model = build_model(tiny(name), 3, 1)
+    model = built(name, tiny, 1, 1)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    batch = images(least_side(tiny(name)), 3)
+    batch = images(least_side(tiny(name)), 1)
     for answer, expected in zip(outputs(loaded, batch), outputs(model, batch), strict=True):
         np.testing.assert_array_equal(answer, expected)
 
 
 @every
 def test_depth_changes_the_parameter_count(name):
-    counts = [build_model(component, 1, 1).count_params() for component in (tiny(name), deeper(name))]
-    assert counts[0] < counts[1]
+    assert built(name, tiny, 1, 1).count_params() < built(name, deeper, 1, 1).count_params()
 
 
 @every
 @pytest.mark.parametrize("instance", [tiny, deeper])
 def test_stride_is_the_least_side_that_the_network_takes(name, instance):
-    component = instance(name)
-    step = stride(component)
-    model = build_model(component, 1, 1)
+    step = stride(instance(name))
+    model = built(name, instance, 1, 1)
     assert model.compute_output_shape((1, 3 * step, step, 1)) in (
         (1, 3 * step, step, 1),
         [(1, 3 * step, step, 1)] * len(model.outputs),

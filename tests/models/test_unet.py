@@ -1,5 +1,7 @@
 """The U-Net family: networks as published, and what each option does."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -122,11 +124,24 @@ def settings(model):
     ]
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return settings(small())
+
+
+def test_the_same_parameters_make_the_same_network(plain):
+    assert settings(small()) == plain
+
+
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
-def test_every_option_makes_another_network(option):
-    model, plain = small(**option), small()
-    assert settings(small()) == settings(plain) != settings(model)
-    assert np.all(np.isfinite(model(images(), training=False)))
+def test_every_option_makes_another_network(option, plain):
+    assert settings(small(**option)) != plain
+
+
+def test_options_go_together():
+    model = small(**functools.reduce(dict.__or__, OPTIONS, {}))
+    probability = model(images(), training=False)
+    assert np.all(np.isfinite(keras.ops.convert_to_numpy(probability)))
 
 
 def test_kernels_mirror_and_the_last_repeats():
