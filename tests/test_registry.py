@@ -18,7 +18,6 @@ def store(tmp_path_factory):
 @pytest.fixture
 def client(store):
     """A client of a registry with the versions 1 to 3 and no alias."""
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store)
     client = MlflowClient()
     client.create_registered_model(NAME)
@@ -26,7 +25,7 @@ def client(store):
         client.create_model_version(NAME, source="file:///nowhere", await_creation_for=0)
     yield client
     client.delete_registered_model(NAME)
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # as if it had never been set
 
 
 def champion(client):

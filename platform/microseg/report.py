@@ -136,7 +136,7 @@ def frame(study: StudyView) -> pd.DataFrame:
         | {name: row.params.get(name, "") for name in study.varied}
         for row in study.rows
     ]
-    return pd.DataFrame.from_records(records)
+    return pd.DataFrame.from_records(records).astype({"rank": "Int64"})  # whole numbers, also beside none
 
 
 def page(client: MlflowClient, study: StudyView) -> str:

@@ -41,13 +41,12 @@ def lab(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
     patch.setenv("MICROSEG_HOME", str(folder / "home"))
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     data = write_demo(folder / "cells", images=8, sessions=4, size=64)
     network(maps=2, activation="linear").save(folder / "old.h5")
     done = import_model(ask(folder, "old.h5", name="old", data=data))
     yield SimpleNamespace(folder=folder, data=data, done=done, client=mlflow.MlflowClient())
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # as if it had never been set
     patch.undo()
 
 

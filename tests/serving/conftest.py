@@ -60,7 +60,6 @@ def image():
 def registered(tmp_path_factory):
     """An ensemble of two networks, registered as version 1 of 'cells' with both aliases."""
     folder = tmp_path_factory.mktemp("registered")
-    before = mlflow.get_tracking_uri()
     uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
@@ -69,7 +68,7 @@ def registered(tmp_path_factory):
     directory = save(folder / "model", [network(1), network(2)], card())
     candidate = log_candidate(card(), sorted(directory.glob("*.keras")), run.info.run_id)
     client.set_registered_model_alias("cells", "champion", str(candidate.version))
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # as if it had never been set
     return SimpleNamespace(uri=uri, candidate=candidate, run=run, client=client, directory=directory)
 
 
@@ -79,12 +78,11 @@ def store_of_registered(registered):
 
     @contextmanager
     def pointed():
-        before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(registered.uri)
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(None)  # as if it had never been set
 
     return pointed
 
