@@ -252,8 +252,31 @@ def test_classes_with_ignored_pixels(tmp_path):
     assert np.all(np.isfinite(list(result.metrics.values())))
 
 
-def test_mixed_precision_trains_and_serves_float32(data, tmp_path):
-    result = train_fold(config(precision="bfloat16", epochs=1), data, FOLD, tmp_path, lambda _: None)
+def test_heads_borders_and_balanced_weights_train_together_on_instances(tmp_path):
+    """What needs more than images, classes and one output: all of it in one training."""
+    write_set(tmp_path)
+    options = DataOptions(mask_kind="instance", pixel_size_um=0.5)
+    data = TrainingData(open_dataset(tmp_path, options, tmp_path / "cache"), tmp_path / "cache")
+    everything = config(
+        model=Component(name="unet_plus_plus", params={"depth": 3, "filters": 4, "deep_supervision": True}),
+        loss=Component(name="bce_border", params={"class_weights": "balanced"}),
+        schedule=Component(name="plateau", params={"patience": 1}),
+        monitor="val/loss",
+        foreground=0.5,
+    )
+    result = train_fold(everything, data, FOLD, tmp_path / "work", lambda _: None)
+    assert result.state == "completed"
+    losses = [epoch["val/loss"] for epoch in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses)) and losses[-1] < losses[0]
+    model = keras.saving.load_model(result.model)
+    assert len(model.outputs) == 1 and model.count_params() == result.parameters
+    assert 0.0 < result.metrics["val/ap50"] <= 1.0
+    assert result.metrics["val/hausdorff95_um"] == 0.5 * result.metrics["val/hausdorff95"]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_and_serves_float32(data, tmp_path, precision):
+    result = train_fold(config(precision=precision, epochs=1), data, FOLD, tmp_path, lambda _: None)
     model = keras.saving.load_model(result.model)
     assert model.predict_on_batch(np.zeros((1, 16, 16, 1), np.float32)).dtype == np.float32
     assert np.isfinite(result.metrics["val/loss"])
