@@ -96,3 +96,13 @@ def test_clahe_raises_local_contrast_channel_by_channel_within_the_range():
     assert image.min() <= changed.min() and changed.max() <= image.max()
     local = np.abs(np.diff(changed, axis=2)).mean(axis=(1, 2))
     assert (local.max(axis=0) > 1.3 * np.abs(np.diff(image, axis=1)).mean(axis=(0, 1))).all()
+
+
+def test_a_higher_limit_of_clahe_lets_more_contrast_through():
+    rows, columns = np.mgrid[:128, :128] / 128
+    image = (0.5 + 0.2 * np.sin(9 * rows * columns))[..., None].astype(np.float32)
+    image += 0.01 * np.random.default_rng(0).standard_normal(image.shape, np.float32)
+    none, some, much = (
+        np.abs(np.diff(drawn("clahe", image, number=5, limit=limit), axis=1)).mean() for limit in (1, 4, 40)
+    )
+    assert 1.2 * none < some < much / 1.2

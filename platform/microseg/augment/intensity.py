@@ -157,7 +157,7 @@ def _hsv(image: Image, rng: Generator, *, limits: tuple[float, float, float]) ->
 
 
 def clahe(*, limit: Annotated[float, Field(ge=1.0, le=100.0)] = 4.0, share: Share = 0.5) -> Transforms:
-    """Equalise the histogram of each channel locally, in 8 x 8 parts of the tile.
+    """Equalise the histogram of each channel locally, at 256 levels, in 8 x 8 parts of the tile.
 
     A network trained on equalised images must be given equalised images: to equalise every image, use
     ``clahe`` of the preprocessing instead, which is part of the saved model.
@@ -181,9 +181,10 @@ def _clahe(image: Image, rng: Generator, *, limit: float) -> Array:
     equalise = cv2.createCLAHE(rng.uniform(1.0, limit), (8, 8)).apply
 
     def equalised(unit: Array) -> Array:
-        fine = np.round(unit * 65535).astype(np.uint16)  # OpenCV equalises 8 and 16 bits, one channel
-        planes = [equalise(np.ascontiguousarray(plane)) for plane in np.moveaxis(fine, -1, 0)]
-        return np.stack(planes, axis=-1).astype(np.float32) / np.float32(65535)
+        # Not 16 bits: over OpenCV's 65,536 bins every limit is less than one pixel, and would do nothing.
+        levels = np.round(unit * 255).astype(np.uint8)
+        planes = [equalise(np.ascontiguousarray(plane)) for plane in np.moveaxis(levels, -1, 0)]
+        return np.stack(planes, axis=-1).astype(np.float32) / np.float32(255)
 
     return _in_own_range(image, equalised)
 
