@@ -9,7 +9,7 @@ import pytest
 
 from microseg.config import Component, TrialConfig
 from microseg.errors import MicrosegError
-from microseg.models import build_model
+from microseg.models import build_model, stride
 from microseg.models.window_attention import WindowAttention
 from microseg.serving.card import ModelCard
 
@@ -86,11 +86,12 @@ def test_an_option_changes_the_size(option, plain):
     assert small(**option).count_params() != plain.count_params()
 
 
-def test_heads_that_do_not_divide_the_filters_are_refused():
+@pytest.mark.parametrize("known", [stride, lambda component: build_model(component, 1, 1)])
+def test_heads_that_do_not_divide_the_filters_are_refused_before_and_when_building(known):
     with pytest.raises(
         MicrosegError, match="10 filters do not divide into 3 heads; set filters to a multiple of 3"
     ):
-        build_model(component(filters=10, heads=3), 1, 1)
+        known(component(filters=10, heads=3))
 
 
 FRESH_PROCESS = """

@@ -66,11 +66,7 @@ def swin_unet(  # noqa: PLR0913 - the keyword arguments are the family's configu
     ----------
     Cao et al. 2021, arXiv:2105.05537. Its results start from ImageNet weights; here they are random.
     """
-    if filters % heads:
-        raise MicrosegError(
-            f"model 'swin_unet': {filters} filters do not divide into {heads} heads; "
-            f"set filters to a multiple of {heads}"
-        )
+    _check_heads(filters, heads)
 
     def level_blocks(x: Tensor, level: int) -> Tensor:
         for index in range(blocks):
@@ -94,8 +90,23 @@ def swin_unet(  # noqa: PLR0913 - the keyword arguments are the family's configu
 
 
 def swin_unet_stride(params: Mapping[str, Any]) -> int:
-    """Return what the input's height and width must be a multiple of, in pixels."""
+    """Return what the input's height and width must be a multiple of, in pixels.
+
+    Raises
+    ------
+    MicrosegError
+        If the heads do not divide the filters.
+    """
+    _check_heads(params["filters"], params["heads"])
     return int(params["patch"] * 2 ** (params["depth"] - 1))
+
+
+def _check_heads(filters: int, heads: int) -> None:
+    if filters % heads:
+        raise MicrosegError(
+            f"model 'swin_unet': {filters} filters do not divide into {heads} heads; "
+            f"set filters to a multiple of {heads}"
+        )
 
 
 def _dense(units: int, **options: Any) -> layers.Layer:
