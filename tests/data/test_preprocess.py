@@ -198,6 +198,8 @@ def test_output_channels(params, given, wanted):
 def test_output_channels_checks_the_table_too():
     with pytest.raises(MicrosegError, match="did you mean 'percentile'"):
         output_channels(Component(name="percentil"), 1)
+    with pytest.raises(MicrosegError, match="low must be below high"):
+        output_channels(Component(name="percentile", params={"low": 60.0, "high": 40.0}), 1)
 
 
 def test_a_stated_maximum_gives_the_raw_numbers_that_some_networks_were_trained_with():

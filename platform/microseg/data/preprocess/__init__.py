@@ -12,9 +12,11 @@ import functools
 import inspect
 from typing import Any, get_type_hints
 
-from microseg.components import Builder, check
+import numpy as np
+
+from microseg.components import Builder, create
 from microseg.config import Component
-from microseg.data.preprocess.channels import Array, select, selected
+from microseg.data.preprocess.channels import Array, select
 from microseg.data.preprocess.contrast import adjust
 from microseg.data.preprocess.normalise import percentile, scale, zscore
 
@@ -66,8 +68,8 @@ def output_channels(component: Component, channels: int) -> int:
     Raises
     ------
     MicrosegError
-        If the component does not fit its table, or selects channels or colours that such an image lacks.
+        If the component does not fit its table, its parameters exclude each other, or it selects channels
+        or colours that such an image lacks.
     """
-    params = check(component, PREPROCESSING, "preprocess")
-    colour = params.get("colour", "as_is")
-    return 1 if colour == "grey" else len(selected(channels, params.get("channels"), colour))
+    pixel = np.zeros((1, 1, channels), np.uint8)
+    return int(create(component, PREPROCESSING, "preprocess", pixel).shape[-1])
