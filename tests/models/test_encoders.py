@@ -68,6 +68,13 @@ def test_levels_do_not_depend_on_what_the_process_built_before(name):
 
 
 @every
+def test_what_prediction_normalises_by_follows_within_an_epoch_of_a_small_set(name):
+    norms = [layer for layer in whole(name).layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert all(layer.momentum <= 0.9 for layer in norms)
+    assert norms or name.startswith(("vgg", "convnext"))
+
+
+@every
 def test_saved_encoder_loads_without_custom_objects(name, tmp_path):
     network = whole(name)
     network.save(tmp_path / "encoder.keras")

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from microseg.config import did_you_mean
 from microseg.errors import MicrosegError
-from microseg.models.blocks import Tensor
+from microseg.models.blocks import BATCH_MOMENTUM, Tensor
 
 Freeze = Annotated[int, Field(ge=0)] | bool
 InputScaling = Literal["auto", "imagenet", "none"]
@@ -218,7 +218,8 @@ def load_encoder(name: str, depth: int | None, weights: str) -> keras.Model:
     """Build an encoder as a model from three channels to its first levels, with its weights.
 
     It is built on an input of its own: weights files are matched by the order of the layers, which a
-    layer in front would shift. Every level has exactly the input's size divided by its stride.
+    layer in front would shift. Every level has exactly the input's size divided by its stride. The
+    averages of its normalisations follow as fast as those of all other blocks.
 
     Raises
     ------
@@ -228,6 +229,9 @@ def load_encoder(name: str, depth: int | None, weights: str) -> keras.Model:
     """
     count = len(level_strides(name, depth))
     network = _network(name, weights)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):  # 0.99 and 0.999 are meant for ImageNet
+            layer.momentum = min(layer.momentum, BATCH_MOMENTUM)
     levels = [_level(network, tensor) for tensor in ENCODERS[name].levels[:count]]
     for index, margin in enumerate(ENCODERS[name].padding[:count]):
         levels[index] = layers.ZeroPadding2D((margin, margin))(levels[index])
