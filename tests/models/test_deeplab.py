@@ -67,6 +67,15 @@ def test_output_is_the_same_as_with_enlarged_features():
     np.testing.assert_allclose(predict(model, images(32, 48)), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_head_computes_in_float32_from_its_convolution_on():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_model(small(), 1, 1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert [layer.compute_dtype for layer in model.layers[-4:]] == ["bfloat16"] + ["float32"] * 3
+
+
 def test_frozen_encoder_has_no_trainable_weights():
     model = build_model(small(freeze=2), 1, 1)
     assert not model.get_layer("small").trainable_weights

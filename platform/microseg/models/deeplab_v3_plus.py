@@ -127,6 +127,7 @@ def _head(x: Tensor, classes: int) -> Tensor:
 
     Enlarged are the few maps in front of the activation, not the features: the same values for less memory.
     """
-    maps = layers.UpSampling2D(LOW_LEVEL, interpolation="bilinear")(layers.Conv2D(classes, 1)(x))
+    maps = layers.Conv2D(classes, 1, dtype="float32")(x)
+    maps = layers.UpSampling2D(LOW_LEVEL, interpolation="bilinear", dtype="float32")(maps)
     activation = "sigmoid" if classes == 1 else "softmax"
     return layers.Activation(activation, dtype="float32", name="probability")(maps)
