@@ -251,6 +251,13 @@ def test_clahe_is_limited_as_in_opencv(limit):
     assert ours.std() == pytest.approx(expected.std(), rel=0.07)
 
 
+def test_clahe_makes_a_dim_image_as_bright_as_any():
+    image = colours()[..., :1]
+    bright, dim = (PREPROCESSING["scale"](x, clahe=4.0) for x in (image, image // 4))
+    assert (dim.min(), dim.max()) == (bright.min(), bright.max()) == (0.0, 1.0)
+    assert dim.mean() == pytest.approx(bright.mean(), abs=0.02)
+
+
 def test_clahe_of_colours_keeps_their_hue():
     image = (colours(np.float32) * 0.3 + np.array([0.4, 0.2, 0.1])).astype(np.float32)
     result = PREPROCESSING["scale"](image, clahe=4.0)

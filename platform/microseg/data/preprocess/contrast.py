@@ -36,7 +36,8 @@ def adjust(
     clahe : float, optional
         Limit of contrast, in multiples of the mean count of a histogram's 256 bins (as in OpenCV and
         albumentations, whose default is 4; of scikit-image's clip limit, 256 times), in parts of 1/8
-        of the height and width.
+        of the height and width. What is equalised is first stretched to 0..1, and fills it afterwards:
+        a dim image becomes as bright as any (OpenCV leaves it dim).
     gamma : float
         Exponent; below 1 brightens.
 
