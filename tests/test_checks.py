@@ -1,12 +1,14 @@
 """Every branch of a space is checked before anything is trained; every space we ship can be sampled."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from microseg.checks import check_data, check_space, check_trial
+from microseg.checks import TABLES, check_data, check_space, check_trial
 from microseg.config import SearchConfig, TrialConfig, parse, read_search
 from microseg.errors import MicrosegError
+from microseg.losses import LOSSES
 from microseg.search.trials import Trials
 
 SPACES = sorted((Path(__file__).parent.parent / "search_spaces").rglob("*.yaml"))
@@ -24,7 +26,23 @@ def test_every_space_passes_and_samples_to_valid_trials(file, tmp_path):
 
 
 def test_there_are_spaces():
-    assert {file.stem for file in SPACES} >= {"smoke", "unet_family", "encoders"}
+    named = {"smoke", "unet_family", "encoders", "losses", "augmentations"}
+    assert {file.stem for file in SPACES} >= named
+
+
+def test_the_space_of_losses_leaves_none_out():
+    folder = Path(__file__).parent.parent / "search_spaces"
+    losses = read_search(folder / "losses.yaml").space["loss"]["one_of"]
+    assert {loss["name"] for loss in losses} == set(LOSSES)
+
+
+@pytest.mark.parametrize("slot", TABLES)
+def test_the_readme_names_every_entry_of_every_table(slot):
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (row,) = [
+        line for line in readme.splitlines() if line.startswith("| `") and f"`{slot}`" in line.split("|")[1]
+    ]
+    assert set(TABLES[slot]) <= set(re.findall(r"`([a-z0-9_]+)`", row))
 
 
 @pytest.mark.parametrize(
