@@ -102,7 +102,7 @@ class SearchConfig(Strict):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _at_least_two_folds(self) -> SearchConfig:
+    def _at_least_one_fold(self) -> SearchConfig:
         if isinstance(self.folds, int) and self.folds < 1:
             raise ValueError("folds must be a whole number of at least 1, or 'given'")
         return self
@@ -115,8 +115,10 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if finding["type"] == "extra_forbidden":
         owner = functools.reduce(_nested, finding["loc"][:-1], model)
         return f"unknown key '{path}'; {did_you_mean(str(finding['loc'][-1]), owner.model_fields)}"
+    if not path:  # a rule of the model as a whole, which names what it refuses
+        return finding["msg"].removeprefix("Value error, ")
     given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
-    return f"{path or 'value'}: {finding['msg']}{given}"
+    return f"{path}: {finding['msg']}{given}"
 
 
 def _nested(owner: type[BaseModel], key: int | str) -> type[BaseModel]:

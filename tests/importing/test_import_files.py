@@ -115,6 +115,16 @@ def test_a_sequential_network_of_keras_2_keeps_its_input_with_its_first_layer(tm
     assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
 
 
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_the_outputs_of_a_sequential_network_have_names_too(tmp_path, suffix):
+    keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(3, 1, name="last")]).save(
+        tmp_path / f"s.{suffix}"
+    )
+    loaded = load_network(tmp_path / f"s.{suffix}")
+    assert loaded.output_names == ["last"]
+    assert loaded.outputs[0].shape == (None, 8, 8, 3)
+
+
 def test_an_argument_that_would_change_the_network_is_not_dropped(written, tmp_path):
     path, config, _, _ = written
     config = old_form(config)

@@ -177,6 +177,7 @@ def test_grey_images_are_repeated_for_a_network_in_colour(lab):
         ({}, {"name": "a/b"}, "model name 'a/b': give one without"),
         ({}, {"study": "a/b"}, "study name 'a/b'"),
         ({}, {"folds": 9}, "9 folds of 3 groups"),
+        ({}, {"folds": 0}, "^import-model: folds must be a whole number of at least 1, or 'given'$"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_left_behind(lab, kind, changes, words):

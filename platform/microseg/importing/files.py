@@ -74,7 +74,8 @@ def _load(copy: Path, path: Path) -> keras.Model:
         raise MicrosegError(f"{path}: {_reason(str(error))}") from error
     if not isinstance(model, keras.Model) or not model.built:
         raise MicrosegError(f"{path}: no network with a stated input shape; call it once, then save it")
-    return model
+    # A Sequential knows neither the names of its outputs nor how to be cut.
+    return model if hasattr(model, "output_names") else keras.Model(model.inputs, model.outputs)
 
 
 def _reason(text: str) -> str:

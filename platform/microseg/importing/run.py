@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from pydantic import Field
 
 from microseg.components import bind, check
-from microseg.config import Component, SearchConfig, Strict, TrialConfig
+from microseg.config import Component, SearchConfig, Strict, TrialConfig, parse
 from microseg.data.options import DataOptions
 from microseg.data.pairs import load_pairs
 from microseg.data.preprocess import PREPROCESSING
@@ -180,13 +180,12 @@ def _prepare(request: ImportRequest, config: TrialConfig) -> Prepared:
         raise MicrosegError(
             f"study '{request.study}' exists in {folder(request.study)}; choose another --study"
         )
-    search = SearchConfig(
-        space=config.model_dump(mode="json"), trials=1, asha=None, folds=request.folds, seed=request.seed
-    )
-    asked = Request(
+    asked = {"trials": 1, "asha": None, "folds": request.folds, "seed": request.seed}
+    search = parse(SearchConfig, asked | {"space": config.model_dump(mode="json")}, "import-model")
+    study = Request(
         name=request.study, data=request.data, options=request.options, config=search, model=request.name
     )
-    return divide(asked, parse_space(search.space, str(request.file)))
+    return divide(study, parse_space(search.space, str(request.file)))
 
 
 def _fitted(network: Network, prepared: Prepared) -> tuple[Network, Prepared]:
