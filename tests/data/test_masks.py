@@ -3,6 +3,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from microseg.data.arrays import image_array, instance_array, target_array
@@ -89,6 +90,19 @@ def test_instances_are_recognised_and_kept(tmp_path, targets):
     objects = instance_array(manifest.items[0], manifest, tmp_path / "cache")
     assert objects.dtype == np.int32
     assert np.array_equal(objects, mask)
+
+
+@pytest.mark.parametrize("background", [0, 7])
+def test_objects_of_any_numbers_are_counted_from_1(tmp_path, write_pairs, opened, background):
+    mask = np.full(SHAPE, background, np.uint32)
+    mask[2:4, 2:4], mask[6:8, 2:4] = 2**31 + 5, 900_000_000
+    folder = write_pairs(tmp_path / "set", names=["m"])
+    (folder / "masks" / "m.png").unlink()
+    tifffile.imwrite(folder / "masks" / "m.tif", mask)
+    manifest = opened(folder, mask_kind="instance")
+    objects = instance_array(manifest.items[0], manifest, tmp_path / "cache")
+    first = int(background > 0)
+    assert (objects[0, 0], objects[6, 2], objects[2, 2]) == (first, first + 1, first + 2)
 
 
 def test_few_instances_are_recognised_by_their_numbering(with_masks):

@@ -60,7 +60,7 @@ def instance_array(item: Item, manifest: Manifest, cache: Path) -> Array:
     Returns
     -------
     ndarray of int32, shape (height, width)
-        0 is background; read-only.
+        0 is background, objects are 1 to n; read-only.
 
     Raises
     ------
@@ -71,7 +71,13 @@ def instance_array(item: Item, manifest: Manifest, cache: Path) -> Array:
         raise MicrosegError(
             f"{manifest.name}: {manifest.mask_kind} masks do not tell objects apart; give instance masks"
         )
-    return _cached(item, "instances", cache, lambda: read_labels(item.mask).astype(np.int32))
+    return _cached(item, "instances 1 to n", cache, lambda: _consecutive(read_labels(item.mask)))
+
+
+def _consecutive(labels: Array) -> Array:
+    """Number objects from 1 on: a mask may use any of 2**32 numbers, and tables go up to the highest."""
+    values, index = np.unique(labels, return_inverse=True)
+    return (index.reshape(labels.shape) + (values[0] > 0)).astype(np.int32)
 
 
 def border_array(item: Item, manifest: Manifest, cache: Path) -> Array:
