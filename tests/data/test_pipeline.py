@@ -229,3 +229,5 @@ def test_mapped_images_equal_those_in_memory_and_are_written_once(manifest, tmp_
     assert files == {path: path.stat().st_mtime_ns for path in files}
     load_pairs(["im0"], manifest, tmp_path / "cache", Component(name="zscore"), limit=0)
     assert len(list((tmp_path / "cache" / "preprocessed").iterdir())) == 3
+    colour = manifest.model_copy(update={"channels": 3})  # grey images, read for a network in colour
+    assert load_pairs(["im0"], colour, tmp_path / "cache", percentile, limit=0)[0].image.shape[-1] == 3

@@ -91,7 +91,8 @@ def _prepared(item: Item, manifest: Manifest, cache: Path, preprocess: Component
 
 
 def _mapped(item: Item, manifest: Manifest, cache: Path, preprocess: Component) -> Image:
-    key = hashlib.sha256(f"{item.sha256}{manifest.axes}{preprocess.model_dump_json()}".encode()).hexdigest()
+    read = f"{item.sha256} {manifest.axes} {manifest.channels}"
+    key = hashlib.sha256(f"{read} {preprocess.model_dump_json()}".encode()).hexdigest()
     path = cache / "preprocessed" / f"{key}.npy"
     if not path.exists():
         with replacing(path) as file:
