@@ -84,6 +84,15 @@ def test_objects_are_told_apart_as_the_card_says(build, tmp_path, image):
     assert 0 < stored.objects(image).max() == (sizes >= 30).sum() < labels.max()
 
 
+def test_without_a_stored_way_each_piece_of_a_class_is_an_object(colour):
+    """Two classes side by side are two objects; a class that is only likelier than the others counts."""
+    halves = np.zeros((4, 6, 3), np.float32)
+    halves[:, :3] = 0.3, 0.4, 0.3
+    halves[:, 3:] = 0.4, 0.2, 0.4
+    halves[:, 3:5] = 0.1, 0.1, 0.8
+    assert_array_equal(colour.label(halves), [[1, 1, 1, 2, 2, 0]] * 4)
+
+
 def test_the_threshold_itself_is_foreground():
     assert to_mask(np.array([[[0.3], [0.29]]], np.float32), np.float32(0.3)).tolist() == [[255, 0]]
 

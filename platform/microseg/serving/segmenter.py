@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from skimage import measure
 
 import microseg.models  # noqa: F401 - registers the layers that saved networks may hold
 from microseg import runtime
 from microseg.components import bind
-from microseg.config import Component
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.instances import Labels, label_objects
@@ -129,9 +129,12 @@ class Segmenter:
         return self.label(self.probability(image))
 
     def label(self, probability: Probability) -> Labels:
-        """Tell objects apart as the card says; where it does not, each connected piece of the mask is one."""
-        pieces = Component(name="components", params={"threshold": self.card.config.threshold})
-        return label_objects(probability, self.card.instances or pieces)
+        """Tell objects apart as the card says; where it does not, each connected piece of a class is one."""
+        if self.card.instances is not None:
+            return label_objects(probability, self.card.instances)
+        mask = to_mask(probability, self.card.config.threshold)
+        pieces: Labels = measure.label(mask, connectivity=2).astype(np.int32)
+        return pieces
 
     def _predict(self, batch: Image) -> Probability:
         total = self._members[0].predict_on_batch(batch)
