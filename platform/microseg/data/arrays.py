@@ -75,7 +75,7 @@ def instance_array(item: Item, manifest: Manifest, cache: Path) -> Array:
 
 
 def _consecutive(labels: Array) -> Array:
-    """Number objects from 1 on: a mask may use any of 2**32 numbers, and tables go up to the highest."""
+    """Count objects from 1 on: a mask may use any of 2**32 numbers, and tables go up to the highest."""
     values, index = np.unique(labels, return_inverse=True)
     return (index.reshape(labels.shape) + (values[0] > 0)).astype(np.int32)
 
