@@ -77,7 +77,8 @@ def instance_array(item: Item, manifest: Manifest, cache: Path) -> Array:
 def _consecutive(labels: Array) -> Array:
     """Count objects from 1 on: a mask may use any of 2**32 numbers, and tables go up to the highest."""
     values, index = np.unique(labels, return_inverse=True)
-    return (index.reshape(labels.shape) + (values[0] > 0)).astype(np.int32)
+    counted: Array = (index.reshape(labels.shape) + (values[0] > 0)).astype(np.int32)
+    return counted
 
 
 def border_array(item: Item, manifest: Manifest, cache: Path) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -14,16 +15,27 @@ from microseg.config import Component, TrialConfig
 from microseg.data.arrays import instance_array
 from microseg.data.manifest import Manifest
 from microseg.data.pairs import Pair
-from microseg.instances import label_objects
+from microseg.instances import Labels, label_objects
 from microseg.metrics import Counts
 from microseg.training.results import TrainingData
 from microseg.training.validation import predict_image
 
-Probabilities = Sequence[NDArray[np.float32]]
-Predictions = Sequence[NDArray[np.uint8]]
-
 OBJECTS = Component(name="watershed")  # as it is, so that networks are compared and not its parameters
-RANKED = 2**25  # pixels whose order the AUC looks at: sorting more of them takes longer than it tells
+RANKED = (
+    2**23
+)  # pixels whose order the AUC looks at: sorting more takes longer, and more memory, than it tells
+
+
+class _Seen(NamedTuple):
+    """What is kept of one image's prediction; the probabilities of all would fill the memory.
+
+    ``classes`` is the class index, (height, width) uint8; ``ranked`` the probabilities of every n-th pixel,
+    (pixels, 1, maps) float32; ``objects`` the label map, None where there are no true ones.
+    """
+
+    classes: NDArray[np.uint8]
+    ranked: NDArray[np.float32]
+    objects: Labels | None
 
 
 def measure(
@@ -51,21 +63,26 @@ def measure(
         instance masks ``val/ap50``, ``val/ap75``, ``val/ap``, ``val/pq``, ``val/sq`` and ``val/rq`` of
         objects that the watershed with its default parameters tells apart.
     """
-    probabilities = [predict_image(network, pair.image, config) for pair in pairs]
-    predicted = [metrics.classify(probability, config.threshold) for probability in probabilities]
-    further = {"auc": _auc(pairs, probabilities)}
-    further |= _pooled(pairs, predicted, data.manifest)
-    further |= _outlines(pairs, predicted, data.manifest)
-    if data.manifest.mask_kind == "instance":
-        further |= _objects(pairs, probabilities, data)
+    step = -(-sum(pair.mask.size for pair in pairs) // RANKED)
+    instances = data.manifest.mask_kind == "instance"
+    seen = [
+        _keep(predict_image(network, pair.image, config), config.threshold, step, instances) for pair in pairs
+    ]
+    truths = [pair.mask.reshape(-1, 1)[::step] for pair in pairs]
+    further = {"auc": metrics.roc_auc(truths, [one.ranked for one in seen])}
+    further |= _pooled(pairs, seen, data.manifest)
+    further |= _outlines(pairs, seen, data.manifest)
+    if instances:
+        further |= _objects(pairs, seen, data)
     return {f"val/{name}": value for name, value in further.items()}
 
 
-def _auc(pairs: Sequence[Pair], probabilities: Probabilities) -> float:
-    step = -(-sum(pair.mask.size for pair in pairs) // RANKED)
-    truths = [pair.mask.reshape(-1, 1)[::step] for pair in pairs]
-    maps = [probability.reshape(-1, 1, probability.shape[-1])[::step] for probability in probabilities]
-    return metrics.roc_auc(truths, maps)
+def _keep(probability: NDArray[np.float32], threshold: float, step: int, instances: bool) -> _Seen:
+    return _Seen(
+        metrics.classify(probability, threshold),
+        probability.reshape(-1, 1, probability.shape[-1])[::step].copy(),  # a view would hold all of it
+        label_objects(probability, OBJECTS) if instances else None,
+    )
 
 
 def _foreground(manifest: Manifest) -> tuple[str, ...]:
@@ -73,22 +90,21 @@ def _foreground(manifest: Manifest) -> tuple[str, ...]:
     return manifest.classes if len(manifest.classes) == 1 else manifest.classes[1:]
 
 
-def _pooled(pairs: Sequence[Pair], predicted: Predictions, manifest: Manifest) -> dict[str, float]:
+def _pooled(pairs: Sequence[Pair], seen: Sequence[_Seen], manifest: Manifest) -> dict[str, float]:
     # MLflow takes no brackets and the like in the name of a metric.
     classes = [re.sub(r"[^\w .-]", "_", name) for name in _foreground(manifest)]
     counts = [
-        metrics.confusion(pair.mask, found, len(classes))
-        for pair, found in zip(pairs, predicted, strict=True)
+        metrics.confusion(pair.mask, one.classes, len(classes)) for pair, one in zip(pairs, seen, strict=True)
     ]
     table = Counts(*(np.stack(member) for member in zip(*counts, strict=True)))
     named = {f"pooled_{name}": value for name, value in metrics.pooled(table).items()}
     return named | (metrics.per_class(table, classes) if len(classes) > 1 else {})
 
 
-def _outlines(pairs: Sequence[Pair], predicted: Predictions, manifest: Manifest) -> dict[str, float]:
+def _outlines(pairs: Sequence[Pair], seen: Sequence[_Seen], manifest: Manifest) -> dict[str, float]:
     compared = [
-        (pair.mask, found, label)
-        for pair, found in zip(pairs, predicted, strict=True)
+        (pair.mask, one.classes, label)
+        for pair, one in zip(pairs, seen, strict=True)
         for label in range(1, len(_foreground(manifest)) + 1)
     ]
     distance = np.mean([metrics.hausdorff95(truth, found, label=label) for truth, found, label in compared])
@@ -98,8 +114,8 @@ def _outlines(pairs: Sequence[Pair], predicted: Predictions, manifest: Manifest)
     return {"boundary_f1": float(agreement), "hausdorff95": float(distance)} | in_micrometres
 
 
-def _objects(pairs: Sequence[Pair], probabilities: Probabilities, data: TrainingData) -> dict[str, float]:
+def _objects(pairs: Sequence[Pair], seen: Sequence[_Seen], data: TrainingData) -> dict[str, float]:
     items = {item.name: item for item in data.manifest.items}
     truths = [np.asarray(instance_array(items[pair.name], data.manifest, data.cache)) for pair in pairs]
-    found = [label_objects(probability, OBJECTS) for probability in probabilities]
+    found = [one.objects for one in seen if one.objects is not None]
     return metrics.average_precision(truths, found) | metrics.panoptic_quality(truths, found)
