@@ -73,7 +73,7 @@ def test_a_frozen_encoder_trains_along_after_its_epochs_and_the_moments_survive(
     assert int(model.optimizer.iterations) == 16  # one optimizer from the first step to the last
 
 
-@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("freeze", [False, True, "true"])
 def test_an_encoder_that_is_always_or_never_frozen_stays_so(freeze):
     model, _ = with_frozen_encoder()
     assert unfreezing(model, Component(name="encoder_unet", params={"freeze": freeze})) == []

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from microseg.components import check
 from microseg.config import Component
+from microseg.models import ARCHITECTURES
 
 Loss = Callable[[Any, Any], Any]
 
@@ -56,8 +58,8 @@ def unfreezing(compiled: keras.Model, component: Component) -> list[keras.callba
 
     Its ``freeze`` is false (it trains from the start), true (never) or the number of epochs.
     """
-    freeze = component.params.get("freeze", False)
-    return [] if isinstance(freeze, bool) else [Unfreeze(compiled, int(freeze))]
+    freeze = check(component, ARCHITECTURES, "model").get("freeze", False)  # YAML may say "true" in quotes
+    return [] if isinstance(freeze, bool) else [Unfreeze(compiled, freeze)]
 
 
 def _frozen(model: keras.Model) -> list[keras.Model]:
