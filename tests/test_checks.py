@@ -83,6 +83,16 @@ def test_a_loss_that_is_minimised_must_be_searched_downwards():
     ]
 
 
+def test_values_of_different_losses_are_not_compared():
+    losses = {"one_of": [{"name": "dice"}, {"name": "bce"}]}
+    search = {"space": {"model": UNET, "loss": losses}, "metric": "val/loss", "mode": "min"}
+    with pytest.raises(
+        MicrosegError, match="values of different losses do not compare; set metric: val/dice"
+    ):
+        check_space(parse(SearchConfig, search, "s"), "s")
+    check_space(parse(SearchConfig, search | {"metric": "val/iou", "mode": "max"}, "s"), "s")
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [

@@ -54,6 +54,11 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
             f"{'lower' if config.mode == 'max' else 'higher'}; set mode: {better(config.metric)}"
         )
     space = parse_space({"seed": config.seed, "monitor": config.metric} | config.space, source)
+    if config.metric == "val/loss" and len(space.part("loss")) > 1:
+        raise MicrosegError(
+            f"{source}: metric is val/loss, but the loss is searched, and values of different losses do not "
+            "compare; set metric: val/dice, or fix the loss"
+        )
     corners = [parse(TrialConfig, corner, source) for corner in space.corners()]
     for corner in corners:
         _check_components(corner, source)

@@ -165,7 +165,9 @@ def _labels(options: Sequence[Any], where: str) -> tuple[Scalar, ...]:
             count = sum(isinstance(label, str) and label.split("-")[0] == name for label in labels)
             label = name if count == 0 else f"{name}-{count + 1}"
         if label in labels:
-            raise MicrosegError(f"{where}: the option {option!r} is given twice; remove one")
+            raise MicrosegError(
+                f"{where}: the option {option!r} is given twice; remove one (1 and true count as the same)"
+            )
         labels.append(label)
     return tuple(labels)
 
