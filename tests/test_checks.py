@@ -65,6 +65,8 @@ def test_the_readme_names_every_entry_of_every_table(slot):
         ({"model": {"name": "encoder_unet", "params": {"depth": 3, "dropout": [0.1]}}},
          "parameter 'dropout' has 1 rates, the decoder 2 blocks"),
         ({"model": UNET, "loss": {"name": "bce", "params": {"class_weights": "balance"}}}, "'balanced'"),
+        ({"model": {"name": "encoder_unet", "params": {"encoder": "vgg61"}}},
+         "parameter 'encoder' is 'vgg61'; did you mean 'vgg19'?"),
     ],
 )  # fmt: skip
 def test_a_branch_that_could_not_be_trained_is_refused(space, said):

@@ -83,7 +83,8 @@ def _convert(where: str, name: str, value: Any, schema: Mapping[str, TypeAdapter
     try:
         return schema[name].validate_python(value)
     except ValidationError as error:
-        allowed = " or ".join(dict.fromkeys(finding["msg"] for finding in error.errors()))  # of a union, all
+        said = (finding["msg"].removeprefix("Value error, ") for finding in error.errors())
+        allowed = " or ".join(dict.fromkeys(said))  # of a union, all
         raise MicrosegError(f"{where}: parameter '{name}' is {value!r}; {allowed}") from error
 
 

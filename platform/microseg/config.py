@@ -115,10 +115,11 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     if finding["type"] == "extra_forbidden":
         owner = functools.reduce(_nested, finding["loc"][:-1], model)
         return f"unknown key '{path}'; {did_you_mean(str(finding['loc'][-1]), owner.model_fields)}"
+    said = finding["msg"].removeprefix("Value error, ")
     if not path:  # a rule of the model as a whole, which names what it refuses
-        return finding["msg"].removeprefix("Value error, ")
+        return said
     given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
-    return f"{path}: {finding['msg']}{given}"
+    return f"{path}: {said}{given}"
 
 
 def _nested(owner: type[BaseModel], key: int | str) -> type[BaseModel]:
