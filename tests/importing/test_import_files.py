@@ -1,6 +1,7 @@
 """Files of Keras 2 and 3: loaded with the weights they hold, or refused in one line that helps."""
 
 import json
+import zipfile
 
 import h5py
 import keras
@@ -123,6 +124,19 @@ def test_the_outputs_of_a_sequential_network_have_names_too(tmp_path, suffix):
     loaded = load_network(tmp_path / f"s.{suffix}")
     assert loaded.output_names == ["last"]
     assert loaded.outputs[0].shape == (None, 8, 8, 3)
+
+
+@pytest.mark.parametrize("module", ["keras.engine.functional", "keras.src.engine.functional"])
+def test_an_archive_of_keras_2_is_told_how_to_be_saved_instead(tmp_path, module):
+    small().save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            if name == "config.json":
+                content = json.dumps(json.loads(content) | {"module": module}).encode()
+            old.writestr(name, content)
+    with pytest.raises(MicrosegError, match=r"a \.keras file of Keras 2, .* model\.save\('network\.h5'\)"):
+        load_network(tmp_path / "old.keras")
 
 
 def test_an_argument_that_would_change_the_network_is_not_dropped(written, tmp_path):

@@ -80,6 +80,11 @@ def _load(copy: Path, path: Path) -> keras.Model:
 
 def _reason(text: str) -> str:
     """Say in one line why Keras cannot rebuild a network."""
+    if re.search(r"parent module keras\.(src\.)?engine\.", text):
+        return (
+            "a .keras file of Keras 2, which Keras 3 does not read; where it was made, save it as "
+            "model.save('network.h5'), which it does"
+        )
     unknown = re.search(
         r"(?:[Cc]ould not (?:locate|find) (?:class|object|function)|Unknown \w+:) '?([\w>.]+)", text
     )
