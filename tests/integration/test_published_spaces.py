@@ -37,9 +37,8 @@ SWAPPED = {"efficientnet_b7": "efficientnet_b0"}  # the same code with an eighth
 def tiny(component):
     """Return a component of a space with few filters and without weights from the network."""
     params = component.get("params", {}) | SMALL[component["name"]]
-    if params.get("encoder") in SWAPPED:
-        params["encoder"] = SWAPPED[params["encoder"]]
-    return component | {"params": params}
+    swapped = {"encoder": SWAPPED[name] for name in SWAPPED if params.get("encoder") == name}
+    return component | {"params": params | swapped}
 
 
 def cut(name, project):
