@@ -37,8 +37,10 @@ SWAPPED = {"efficientnet_b7": "efficientnet_b0"}  # the same code with an eighth
 def tiny(component):
     """Return a component of a space with few filters and without weights from the network."""
     params = component.get("params", {}) | SMALL[component["name"]]
-    swapped = {"encoder": SWAPPED[name] for name in SWAPPED if params.get("encoder") == name}
-    return component | {"params": params | swapped}
+    encoder = params.get("encoder")
+    if isinstance(encoder, str):  # not a choice of several
+        params["encoder"] = SWAPPED.get(encoder, encoder)
+    return component | {"params": params}
 
 
 def cut(name, project):
