@@ -51,7 +51,7 @@ def cut(name, project):
     space["model"] = (
         {"one_of": [tiny(part) for part in model["one_of"]]} if "one_of" in model else tiny(model)
     )
-    space |= {"tile": 128, "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
+    space |= {"tile": 128, "epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
     return search | {"trials": 2, "folds": 2, "holdout": 0.0}
 
 
@@ -93,7 +93,7 @@ def dataset(tmp_path, real_data):
 
     def find(name):
         if name == "afm":
-            return real(tmp_path, real_data("afm_astrocyte"), lambda stem: stem.rsplit("_", 2)[0])
+            return real(tmp_path, real_data("afm_astrocyte"), lambda stem: stem.rsplit("_", 2)[0], count=4)
         if name == "hela":
             return real(tmp_path, real_data("t98g_phase_usiigaci"), lambda stem: stem, count=4)
         if name == "nuclei":
@@ -115,7 +115,7 @@ def test_the_published_space_searches_on_images_of_its_kind(name, dataset, desk_
     found = view(desk.client, find_study(desk.client, name))
     assert len(found.rows) == 2
     assert {row.state for row in found.rows} <= {"completed", "pruned", "collapsed"}
-    assert found.rows[0].state == "completed" and 0.0 <= found.rows[0].mean <= 1.0
+    assert found.rows[0].state == "completed" and -1.0 <= found.rows[0].mean <= 1.0  # MCC may be negative
 
 
 def networks():
