@@ -162,6 +162,16 @@ def test_patience_ends_a_decline_and_the_best_weights_return(data, tmp_path, mon
     assert not all(np.array_equal(x, y) for x, y in zip(saved, weights[-1], strict=True))
 
 
+def test_a_network_that_enlarges_bilinearly_shows_images_of_several_sizes(data, tmp_path):
+    """A trap of Keras 3.15: `UpSampling2D` has no bilinear form for a size that is not known."""
+    gated = {"depth": 2, "filters": 4, "normalisation": "none", "attention": True}
+    events = []
+    train_fold(
+        config(model=Component(name="unet", params=gated), epochs=1), data, FOLD, tmp_path, events.append
+    )
+    assert [sample.whole.shape for sample in events[-1].samples] == [(36, 36, 1), (45, 31, 1)]
+
+
 def test_stop_from_the_report_passes_and_leaves_nothing_finished(data, tmp_path):
     def stop(progress):
         if progress.epoch == 2:

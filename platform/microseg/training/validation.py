@@ -19,7 +19,7 @@ from microseg.training.network import Loss
 from microseg.training.results import Sample
 
 SAMPLES = 3
-WHOLE = 2**20  # pixels that are predicted in one piece for a sample: more may not fit the memory
+WHOLE = 2**19  # pixels that are predicted in one piece for a sample: more may not fit the memory
 
 
 class Evaluation(NamedTuple):
@@ -112,4 +112,8 @@ def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig)
 
 
 def _in_one_piece(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
-    return predict_whole(image, model.predict_on_batch, multiple=stride(config.model))
+    # Not `predict_on_batch`: for a second size of image it compiles one function for all sizes, in which
+    # the bilinear `UpSampling2D` of Keras 3.15 fails on a height that is not known.
+    return predict_whole(
+        image, lambda batch: np.asarray(model(batch, training=False)), multiple=stride(config.model)
+    )
