@@ -8,12 +8,11 @@ from microseg.config import Component, SearchConfig, TrialConfig, did_you_mean, 
 from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError
 from microseg.losses import LOSSES
-from microseg.metrics import METRICS
+from microseg.metrics import METRICS, better
 from microseg.models import ARCHITECTURES, check_tile, stride
 from microseg.optimizers import OPTIMIZERS
 from microseg.schedules import SCHEDULES
 from microseg.space import Space, parse_space
-from microseg.training.validation import better
 
 VALIDATION_METRICS = ("val/loss", *(f"val/{name}" for name in METRICS))
 TABLES: dict[str, Table] = {

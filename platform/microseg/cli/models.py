@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from microseg.cli.options import Folds, Seed, Study, data_options, source
+from microseg.cli.options import Folds, Seed, Study, data_options, folds_of, source, stamped
 from microseg.cli.root import app, say
 from microseg.config import Component, parse
 from microseg.data.options import DataOptions
@@ -141,9 +140,9 @@ def import_model(
         "threshold": probability_threshold,
         "tile": tile or None,
         "output": output,
-        "folds": int(folds) if folds.isdigit() else folds,
+        "folds": folds_of(folds),
         "seed": seed or 0,
-        "study": study or f"import-{_plain(file.stem)}-{datetime.now():%Y%m%d-%H%M%S}",
+        "study": study or stamped(f"import-{_plain(file.stem)}"),
     }
     _imported(take(parse(ImportRequest, values, "import-model")))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,16 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 
     wrapped.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
     return wrapped
+
+
+def folds_of(text: str) -> int | str:
+    """Return the option ``--folds``: a number, or the word as it stands for the configuration to judge."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def stamped(name: str) -> str:
+    """Return a name with the time, for a study that was given none."""
+    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def source(data: str) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from microseg.cli.options import Data, Folds, Model, Seed, Study, data_options, source
+from microseg.cli.options import Data, Folds, Model, Seed, Study, data_options, folds_of, source, stamped
 from microseg.cli.root import app, out, say
 from microseg.config import SearchConfig, parse, read_search, read_trial
 from microseg.data.options import DataOptions
@@ -36,9 +35,8 @@ def _request(data: str, study: str, config: SearchConfig, options: DataOptions, 
     from microseg.study import Request
 
     path = source(data).resolve()
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Request(
-        name=study or f"{path.stem}-{stamp}",
+        name=study or stamped(path.stem),
         data=path,
         options=options,
         config=config,
@@ -52,7 +50,7 @@ def _changed(config: SearchConfig, source: str, trials: int, folds: str, seed: i
     if trials:
         changes["trials"] = trials
     if folds:
-        changes["folds"] = int(folds) if folds.lstrip("-").isdigit() else folds
+        changes["folds"] = folds_of(folds)
     if seed is not None:
         changes["seed"] = seed
     return parse(SearchConfig, config.model_dump() | changes, source)

@@ -12,7 +12,7 @@ the image's diagonal. Both-empty images are counted like any other.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Literal
 
 from microseg.metrics.boundary import boundary_f1, hausdorff95
 from microseg.metrics.counts import (
@@ -44,6 +44,7 @@ __all__ = [
     "PooledConfusion",
     "accuracy",
     "average_precision",
+    "better",
     "boundary_f1",
     "classify",
     "confusion",
@@ -60,6 +61,11 @@ __all__ = [
     "roc_auc",
     "specificity",
 ]
+
+
+def better(metric: str) -> Literal["max", "min"]:
+    """Return the better direction of a validation metric such as ``val/dice``."""
+    return "min" if metric.removeprefix("val/") in LOWER_IS_BETTER else "max"
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from microseg.data.pipeline import Sampling, epoch_steps, training_batches
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.losses import BORDER_LOSSES, LOSSES, balance
-from microseg.metrics import PooledConfusion
+from microseg.metrics import PooledConfusion, better
 from microseg.models import build_model, check_tile
 from microseg.optimizers import OPTIMIZERS
 from microseg.runtime import fresh_session, peak_memory_mib
@@ -41,7 +41,7 @@ from microseg.training.results import (
     fold_folder,
     write_result,
 )
-from microseg.training.validation import better, draw_samples
+from microseg.training.validation import draw_samples
 
 
 class _Concerns(NamedTuple):

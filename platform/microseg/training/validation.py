@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -67,11 +67,6 @@ def evaluate_images(model: keras.Model, pairs: Sequence[Pair], config: TrialConf
     return Evaluation(
         values, {pair.name: float(x) for pair, x in zip(pairs, dice, strict=True)}, is_collapsed(table)
     )
-
-
-def better(metric: str) -> Literal["max", "min"]:
-    """Return the better direction of a validation metric such as ``val/dice``."""
-    return "min" if metric.removeprefix("val/") in metrics.LOWER_IS_BETTER else "max"
 
 
 def is_collapsed(counts: Counts) -> bool:
