@@ -6,7 +6,7 @@ import difflib
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,7 +54,9 @@ class TrialConfig(Strict):
     fraction of a tile that neighbouring tiles share when a full image is predicted. ``foreground`` is
     the share of training patches that are placed on a foreground pixel, for objects so rare that
     random patches miss them. ``monitor`` is the validation metric that early stopping watches and
-    whose best epoch is kept; in a search it is the search's metric.
+    whose best epoch is kept; in a search it is the search's metric. ``accumulation`` is the number of
+    equal parts in which a batch goes through the network before the weights change once: it trains as the
+    whole batch does (batch normalisation sees the parts) with the memory of a part.
     """
 
     model: Component
@@ -66,6 +68,7 @@ class TrialConfig(Strict):
     tile: int = Field(default=256, ge=16, le=4096)
     overlap: float = Field(default=0.25, ge=0.0, le=0.75)
     batch_size: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
     epochs: int = Field(default=50, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     patience: int = Field(default=15, ge=1)
@@ -75,6 +78,15 @@ class TrialConfig(Strict):
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _equal_parts(self) -> TrialConfig:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation must divide batch_size into equal parts; {self.accumulation} does not divide "
+                f"{self.batch_size}"
+            )
+        return self
+
 
 class AshaConfig(Strict):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934) on the first fold's epochs."""
@@ -83,11 +95,60 @@ class AshaConfig(Strict):
     reduction: int = Field(default=3, ge=2)
 
 
+class RaceConfig(Strict):
+    """The paired race over folds (see `microseg.statistics.race`).
+
+    ``margin`` multiplies the noise that was measured between folds: more keeps more trials.
+    """
+
+    margin: float = Field(default=1.0, gt=0.0)
+
+
+class Constraint(Strict):
+    """What a configuration must meet to be trained: where ``when`` holds, ``need`` must hold too.
+
+    Both name parameters by path, such as ``model/params/depth`` or ``tile``, and say what they may be: a
+    value, a list of values, or a mapping with ``min`` or ``max`` or both. ``when`` may be empty: always. A
+    path that a configuration does not have meets no ``when``, and every ``need``.
+    """
+
+    when: dict[str, Any] = {}
+    need: dict[str, Any] = Field(min_length=1)
+    reason: str = ""
+
+
+class Budget(Strict):
+    """Where a search ends although it has not all its trials; resuming with more goes on.
+
+    ``hours`` of wall time and ``gpu_hours`` are those of all runs of the study together.
+    """
+
+    hours: float | None = Field(default=None, gt=0.0)
+    gpu_hours: float | None = Field(default=None, gt=0.0)
+
+
+class WarmStart(Strict):
+    """An earlier study whose ``best`` configurations are tried first, on the same data set or another."""
+
+    study: str
+    best: int = Field(default=5, ge=1)
+
+
+Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random"]
+Cost = Literal["parameters", "inference_seconds"]
+
+
 class SearchConfig(Strict):
     """A search: the space, how many trials, what is compared, and how the data is divided.
 
     ``space`` has the shape of a `TrialConfig` with distributions in place of values (see
-    `microseg.space`). ``holdout`` is the fraction of groups set aside that no search sees.
+    `microseg.space`); ``constraints`` refuse points of it, and ``start_with`` names points, or files such as
+    a ``best.yaml``, that are tried first. ``holdout`` is the fraction of groups set aside that no search
+    sees. ``against`` is a cost that is searched to be low beside the metric: parameters of the network, or
+    seconds to predict a megapixel. ``gpus_per_trial`` is a number or a fraction; ``auto`` packs as many
+    trials on a GPU as the memory measured in earlier ones allows. Of ``brief`` curves MLflow has the losses, the
+    Dice and the metric by epoch; all others are in the history of each fold's ``result.json``. After the search, the best ``finalists``
+    are trained ``replicates`` times more, with other seeds.
     """
 
     space: dict[str, Any]
@@ -96,9 +157,19 @@ class SearchConfig(Strict):
     mode: Literal["max", "min"] = "max"
     folds: int | Literal["given"] = 5
     holdout: float = Field(default=0.2, ge=0.0, lt=0.9)
+    against: Cost | None = None
     asha: AshaConfig | None = AshaConfig()
+    race: RaceConfig | None = RaceConfig()
+    sampler: Sampler = "tpe"
+    constraints: tuple[Constraint, ...] = ()
+    start_with: tuple[dict[str, Any] | str, ...] = ()
+    warm_start: WarmStart | None = None
+    budget: Budget | None = None
+    curves: Literal["all", "brief"] = "all"
+    replicates: int = Field(default=0, ge=0)
+    finalists: int = Field(default=3, ge=1)
     concurrency: int = Field(default=1, ge=1)
-    gpus_per_trial: float | None = Field(default=None, ge=0.0)
+    gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] | None = None
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
