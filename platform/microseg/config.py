@@ -146,9 +146,9 @@ class SearchConfig(Strict):
     a ``best.yaml``, that are tried first. ``holdout`` is the fraction of groups set aside that no search
     sees. ``against`` is a cost that is searched to be low beside the metric: parameters of the network, or
     seconds to predict a megapixel. ``gpus_per_trial`` is a number or a fraction; ``auto`` packs as many
-    trials on a GPU as the memory measured in earlier ones allows. Of ``brief`` curves MLflow has the losses, the
-    Dice and the metric by epoch; all others are in the history of each fold's ``result.json``. After the search, the best ``finalists``
-    are trained ``replicates`` times more, with other seeds.
+    trials on a GPU as the memory measured in earlier ones allows. Of ``brief`` curves MLflow has the losses,
+    the Dice and the metric by epoch; all others are in the history of each fold's ``result.json``. After the
+    search, the best ``finalists`` are trained ``replicates`` times more, with other seeds.
     """
 
     space: dict[str, Any]
