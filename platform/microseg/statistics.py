@@ -1,0 +1,252 @@
+"""The race over folds, and what repeats and folds can tell apart: pure functions of scores.
+
+A larger score is better: whoever minimises negates. A row holds the scores of one configuration, in the same
+fold order as every other row. A configuration is complete when it has all folds and all of them are numbers:
+only such rows enter the noise, and only such a one is the incumbent.
+
+Rows that were raced out or are still in flight stay out of the noise. A standard deviation of two folds is
+at the median 0.67 of the true one (0.92 with five), so that short rows pull the margin down; and what is in
+flight depends on the workers' speed, which no resumed study repeats.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from operator import sub
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import pdist
+from scipy.special import stdtrit
+
+from microseg.errors import MicrosegError
+
+Row = Sequence[float]
+
+_ENOUGH_PAIRS = 3  # the median of fewer spreads is one of them, or halfway between two
+
+
+class Verdict(NamedTuple):
+    """What the race says of a candidate: its mean paired difference to the incumbent, and the margin."""
+
+    drop: bool
+    difference: float
+    margin: float
+
+
+class SeedSpread(NamedTuple):
+    """Standard deviations of one configuration's scores, None where there is nothing to compare.
+
+    ``seeds`` is between seeds, of the mean over folds; ``seeds_per_fold`` between seeds within a fold,
+    pooled over folds; ``folds`` between folds, of the mean over seeds.
+    """
+
+    seeds: float | None
+    seeds_per_fold: float | None
+    folds: float | None
+
+
+def noise(table: Sequence[Row]) -> float | None:
+    """Return how much the difference of two configurations varies from fold to fold.
+
+    Parameters
+    ----------
+    table : sequence of rows
+        Fold scores by configuration. Rows shorter than the longest, and rows in which a fold is no number
+        (collapsed, diverged), do not enter.
+
+    Returns
+    -------
+    float or None
+        The median, over pairs of configurations, of the sample standard deviation of their paired fold
+        differences, in units of the score; None below 3 pairs or 2 folds.
+    """
+    spreads, _ = _pair_spreads(table)
+    return float(np.median(spreads)) if spreads.size >= _ENOUGH_PAIRS else None
+
+
+def race(candidate: Row, incumbent: Row, noise: float, factor: float = 1.0) -> Verdict:
+    """Decide whether a candidate can still win against the incumbent, after the folds that it has.
+
+    Parameters
+    ----------
+    candidate : sequence of float, length j
+        Its scores on the first j folds.
+    incumbent : sequence of float, length >= j
+        The scores of the best configuration that has all folds.
+    noise : float
+        As `noise` measures it.
+    factor : float
+        Multiplies the margin: more keeps more candidates.
+
+    Returns
+    -------
+    Verdict
+        Drop when the mean of the paired differences is below ``-factor * noise / sqrt(j)``.
+
+    Raises
+    ------
+    MicrosegError
+        If the candidate has no fold, more folds than the incumbent, or a score that is no number.
+
+    References
+    ----------
+    After the paired races of Maron and Moore 1997, DOI 10.1023/A:1006556606079, and Birattari et al. 2002
+    (F-Race), with a margin that scales with the scores (see also optuna issue 4373).
+    """
+    folds = len(candidate)
+    if not 1 <= folds <= len(incumbent) or not all(map(math.isfinite, candidate)):
+        raise MicrosegError(
+            f"a race needs 1 to {len(incumbent)} finite fold scores, as many as the incumbent has; "
+            f"got {list(candidate)}: end a trial without a usable score before it is raced"
+        )
+    difference = fmean(map(sub, candidate, incumbent))
+    margin = factor * noise / math.sqrt(folds)
+    return Verdict(difference < -margin, difference, margin)
+
+
+def incumbent(finished: Sequence[Row]) -> int | None:
+    """Return the position of the complete row with the best mean, or None where no row is complete.
+
+    Of equal means the larger row in dictionary order is taken, so that the order of the rows does not matter.
+    """
+    return max(
+        _complete(finished), key=lambda place: (fmean(finished[place]), *finished[place]), default=None
+    )
+
+
+def decide(candidate: Row, finished: Sequence[Row], factor: float = 1.0) -> Verdict | None:
+    """Race a candidate against the best of the configurations that have all folds.
+
+    Parameters
+    ----------
+    candidate : sequence of float
+        The scores of the folds it has so far, all of them numbers.
+    finished : sequence of rows
+        The scores of the configurations that have all folds at the time of the decision, in any order.
+    factor : float
+        See `race`.
+
+    Returns
+    -------
+    Verdict or None
+        None while the noise is not known: fewer than 3 complete rows.
+
+    Raises
+    ------
+    MicrosegError
+        If the candidate's scores cannot be raced (see `race`).
+    """
+    standing = _standing(tuple(map(tuple, finished)))
+    return None if standing is None else race(candidate, *standing, factor)
+
+
+@functools.lru_cache(maxsize=8)  # it changes when a configuration finishes; most decisions fall in between
+def _standing(finished: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], float] | None:
+    best, spread = incumbent(finished), noise(finished)
+    return None if best is None or spread is None else (finished[best], spread)
+
+
+def smallest_difference(table: Sequence[Row], test_to_train: float) -> float | None:
+    """Return the smallest difference of two means over folds that these folds can tell from chance at 0.05.
+
+    It is ``t(0.975, J - 1) * sqrt((1 / J + test_to_train) * v)`` with J folds and v the median, over pairs of
+    configurations, of the sample variance of their paired fold differences: the critical value of the
+    corrected resampled t-test for a typical pair. The second term stands for training sets that overlap, and
+    no number of repeats takes it away.
+
+    Parameters
+    ----------
+    table : sequence of rows
+        As for `noise`.
+    test_to_train : float
+        Size of a fold's validation part over that of its training part: ``1 / (J - 1)`` for J equal folds.
+
+    Returns
+    -------
+    float or None
+        In units of the score; None with one fold, or fewer than 2 complete rows.
+
+    Raises
+    ------
+    MicrosegError
+        If ``test_to_train`` is no finite number above 0.
+
+    Notes
+    -----
+    Limits: a true difference just so large is found only half of the time; the best of many differs from the
+    rest by more than a typical pair does, and no correction for many comparisons is made here; the scores
+    are selection scores, and a hold-out is the proof.
+
+    References
+    ----------
+    Nadeau and Bengio 2003, DOI 10.1023/A:1024068626366.
+    """
+    if not (math.isfinite(test_to_train) and test_to_train > 0):
+        raise MicrosegError(
+            f"test_to_train must be a finite number above 0, validation items over training items; "
+            f"got {test_to_train}"
+        )
+    spreads, folds = _pair_spreads(table)
+    if not spreads.size:
+        return None
+    variance = float(np.median(spreads**2))
+    return float(stdtrit(folds - 1, 0.975)) * math.sqrt((1 / folds + test_to_train) * variance)
+
+
+def seed_spread(scores: ArrayLike) -> SeedSpread:
+    """Return how much the scores of one configuration vary between seeds, beside how much between folds.
+
+    Parameters
+    ----------
+    scores : array_like, shape (replicates, folds)
+        Finite scores; each replicate has another seed and the same folds.
+
+    Returns
+    -------
+    SeedSpread
+        Sample standard deviations; those between seeds are None with one replicate, that between folds is
+        None with one fold. ``folds`` holds what the seeds leave after averaging, ``seeds_per_fold**2 /
+        replicates`` of its square.
+
+    Raises
+    ------
+    MicrosegError
+        If the scores are no finite table of at least one replicate and one fold.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise MicrosegError(
+            "scores of repeats must be a table (replicates, folds) of finite numbers; "
+            f"got shape {table.shape}: leave out replicates that lack a fold"
+        )
+    replicates, folds = table.shape
+    return SeedSpread(
+        seeds=float(table.mean(axis=1).std(ddof=1)) if replicates > 1 else None,
+        seeds_per_fold=math.sqrt(table.var(axis=0, ddof=1).mean()) if replicates > 1 else None,
+        folds=float(table.mean(axis=0).std(ddof=1)) if folds > 1 else None,
+    )
+
+
+def _complete(table: Sequence[Row]) -> list[int]:
+    """Return the positions of the rows that are as long as the longest, with a number in every fold."""
+    folds = max(map(len, table), default=0)
+    places = enumerate(table) if folds else ()
+    return [place for place, row in places if len(row) == folds and all(map(math.isfinite, row))]
+
+
+def _pair_spreads(table: Sequence[Row]) -> tuple[NDArray[np.float64], int]:
+    """Return the sample standard deviation of the fold differences of each complete pair, and the folds.
+
+    There are none where there is one fold, or fewer than two complete rows.
+    """
+    rows = np.array([table[place] for place in _complete(table)], dtype=np.float64)
+    if len(rows) < 2 or rows.shape[1] < 2:
+        return np.empty(0), 0
+    # Of rows less their means, the squared distance is the sum of squared deviations of their difference.
+    distances: NDArray[np.float64] = pdist(rows - rows.mean(axis=1, keepdims=True))
+    return distances / math.sqrt(rows.shape[1] - 1), rows.shape[1]
