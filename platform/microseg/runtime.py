@@ -153,6 +153,15 @@ def peak_memory_mib() -> float:
     return peak / (MIB if sys.platform == "darwin" else 1024)
 
 
+def peak_gpu_memory_mib() -> float:
+    """Return the most memory of the first GPU that this process ever held, in MiB; 0 without a GPU."""
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return 0.0
+    return float(tf.config.experimental.get_memory_info("GPU:0")["peak"]) / MIB
+
+
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():

@@ -90,9 +90,9 @@ def test_every_epoch_is_reported_once_and_then_the_result(trained):
     assert [event.result for event in events] == [None] * 5 + [result]
     assert {event.fold for event in events} == {1}
     every = {f"{part}/{name}" for part in ("train", "val") for name in PIXELS} | {"train/learning_rate"}
-    once = {"val/auc", "val/boundary_f1", "val/hausdorff95", *(f"val/pooled_{name}" for name in METRICS)}
+    once = {"auc", "boundary_f1", "hausdorff95", "inference_seconds", *(f"pooled_{name}" for name in METRICS)}
     for event in events:
-        assert event.metrics.keys() == (every | once if event.result else every)
+        assert event.metrics.keys() == (every | {f"val/{name}" for name in once} if event.result else every)
         assert all(isinstance(value, float) for value in event.metrics.values())
     assert result.history == [event.metrics for event in events[:-1]]
     assert (result.epochs, result.state) == (5, "completed")
@@ -103,6 +103,7 @@ def test_it_learns_and_counts_what_it_cost(trained):
     assert result.metrics["train/loss"] <= result.history[0]["train/loss"]
     assert result.metrics["val/dice"] > 0.6
     assert result.seconds > 0 and result.peak_memory_mib > 50
+    assert result.metrics["val/inference_seconds"] > 0
 
 
 def test_samples_come_at_powers_of_two_at_the_last_epoch_and_with_the_result(trained):
@@ -220,13 +221,16 @@ def test_finished_folds_are_not_trained_again(data, trained, tmp_path):
     events = []
     both = run_trial(WITH_BATCH, data, folds, tmp_path / "moved", events.append)
     moved = {"model": tmp_path / "moved" / "fold-1" / "model.keras"}
-    assert both.folds[0] == trained[0].model_copy(update=moved)
-    assert [(event.fold, event.result is None) for event in events] == [
-        (1, False),
-        *[(2, True)] * 5,
-        (2, False),
+    assert both[0] == trained[0].model_copy(update=moved)
+    assert [(event.fold, event.result is None, event.replayed) for event in events] == [
+        *[(1, True, True)] * 5,
+        (1, False, True),
+        *[(2, True, False)] * 5,
+        (2, False, False),
     ]
-    assert finished_fold(WITH_BATCH, data, folds[1], tmp_path / "moved") == both.folds[1]
+    assert [event.metrics for event in events[:5]] == trained[0].history
+    assert not any(event.samples for event in events[:6])
+    assert finished_fold(WITH_BATCH, data, folds[1], tmp_path / "moved") == both[1]
 
 
 def test_result_of_something_else_or_half_a_result_does_not_count(data, trained, tmp_path):

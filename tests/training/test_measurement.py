@@ -48,7 +48,8 @@ def test_auc_ranks_every_pixel_or_of_many_every_nth(monkeypatch, most, step):
 
 
 def test_of_a_prediction_only_what_is_needed_stays_in_memory():
-    kept = measurement._keep(np.zeros((8, 8, 3), np.float32), 0.5, 4, False)
+    pair = Pair("a", np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8))
+    kept = measurement._see(echo(3), pair, CONFIG, 4, False)
     assert kept.ranked.base is None or kept.ranked.base.nbytes == kept.ranked.nbytes  # no view of the map
     assert kept.ranked.shape == (16, 1, 3)
     assert (kept.classes.dtype, kept.objects) == (np.uint8, None)

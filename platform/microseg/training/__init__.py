@@ -1,6 +1,7 @@
 """Training of folds and trials; it speaks outward only through ``report`` and knows no tuner or tracker."""
 
-from microseg.training.fold import run_trial, train_fold
+from microseg.training.checkpoint import discard_checkpoints
+from microseg.training.fold import train_fold
 from microseg.training.results import (
     FoldResult,
     Progress,
@@ -8,9 +9,9 @@ from microseg.training.results import (
     Sample,
     State,
     TrainingData,
-    TrialResult,
     finished_fold,
 )
+from microseg.training.trial import run_trial
 from microseg.training.validation import predict_image
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "Sample",
     "State",
     "TrainingData",
-    "TrialResult",
+    "discard_checkpoints",
     "finished_fold",
     "predict_image",
     "run_trial",

@@ -1,7 +1,8 @@
-"""Train one fold, or all folds of a trial."""
+"""Train one fold, from where an interrupted training of it stopped."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -23,11 +24,18 @@ from microseg.losses import BORDER_LOSSES, LOSSES, balance
 from microseg.metrics import PooledConfusion, better
 from microseg.models import build_model, check_tile
 from microseg.optimizers import OPTIMIZERS
-from microseg.runtime import fresh_session, peak_memory_mib
+from microseg.runtime import fresh_session, peak_gpu_memory_mib, peak_memory_mib
 from microseg.schedules import SCHEDULES, Plan
-from microseg.training.callbacks import FullImageValidation, Reporter, StopOnDivergence
+from microseg.training.callbacks import (
+    FullImageValidation,
+    Record,
+    Reporter,
+    StopOnDivergence,
+    diverged,
+)
+from microseg.training.checkpoint import Checkpoints, discard, identity
 from microseg.training.measurement import measure
-from microseg.training.network import Loss, Networks, supervise, unfreezing, views
+from microseg.training.network import Loss, Networks, accumulating, supervise, unfreezing, views
 from microseg.training.results import (
     MODEL,
     FoldResult,
@@ -35,23 +43,22 @@ from microseg.training.results import (
     Report,
     State,
     TrainingData,
-    TrialResult,
     fingerprint,
-    finished_fold,
     fold_folder,
+    replay,
     write_result,
 )
-from microseg.training.validation import draw_samples
+from microseg.training.validation import draw_samples, shown
 
 
 class _Concerns(NamedTuple):
     """The callbacks of a training, in the order in which they see an epoch's logs."""
 
     validation: FullImageValidation
-    divergence: StopOnDivergence
     schedule: keras.callbacks.Callback
     early: keras.callbacks.EarlyStopping
-    reporter: Reporter
+    record: Record
+    divergence: StopOnDivergence
 
 
 def _pairs(config: TrialConfig, data: TrainingData, fold: Fold) -> tuple[list[Pair], list[Pair]]:
@@ -79,8 +86,9 @@ def _loss(config: TrialConfig, train: Sequence[Pair], maps: int) -> Loss:
 def _networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Networks:
     """Build the network and compile the view of it that is trained."""
     networks = views(build_model(config.model, channels, maps))
+    optimizer = create(config.optimizer, OPTIMIZERS, "optimizer")
     networks.training.compile(
-        optimizer=create(config.optimizer, OPTIMIZERS, "optimizer"),
+        optimizer=accumulating(optimizer, config.accumulation),
         loss=supervise(loss, maps),
         metrics=[PooledConfusion(maps, config.threshold)],
         jit_compile=False,  # XLA is slower on CPUs, and it compiles again for every new shape
@@ -88,11 +96,14 @@ def _networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Netw
     return networks
 
 
-def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int) -> tuple[Any, int]:
+def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int, first: int) -> tuple[Any, int]:
+    """Return the batches from an epoch on (from 0), or the parts of them, and how many an epoch has."""
     steps = config.steps_per_epoch or epoch_steps(pairs, config.tile, config.batch_size)
-    sampling = Sampling(config.tile, config.batch_size, steps, seed, config.foreground)
-    augment = augmenter(config.augment)
-    return training_batches(pairs, sampling, augment, maps, range(config.epochs)), steps
+    part, parts = config.batch_size // config.accumulation, steps * config.accumulation
+    sampling = Sampling(config.tile, part, parts, seed, config.foreground)
+    # Where no epoch is left, Keras draws a batch all the same, and builds from it.
+    epochs = range(min(first, config.epochs - 1), config.epochs)
+    return training_batches(pairs, sampling, augmenter(config.augment), maps, epochs), parts
 
 
 def _schedule(config: TrialConfig, compiled: keras.Model) -> keras.callbacks.Callback:
@@ -101,27 +112,20 @@ def _schedule(config: TrialConfig, compiled: keras.Model) -> keras.callbacks.Cal
     return create(config.schedule, SCHEDULES, "schedule", plan)
 
 
-def _concerns(
-    config: TrialConfig, fold: Fold, valid: Sequence[Pair], networks: Networks, loss: Loss, report: Report
-) -> _Concerns:
-    return _Concerns(
-        FullImageValidation(networks.inference, valid, config, loss),
-        StopOnDivergence(),
-        _schedule(config, networks.training),
-        keras.callbacks.EarlyStopping(
-            config.monitor,
-            mode=better(config.monitor),
-            patience=config.patience,
-            restore_best_weights=True,
-        ),
-        Reporter(networks.inference, fold.index, valid, config, report),
+def _concerns(config: TrialConfig, valid: Sequence[Pair], networks: Networks, loss: Loss) -> _Concerns:
+    validation = FullImageValidation(networks.inference, valid, config, loss)
+    early = keras.callbacks.EarlyStopping(
+        config.monitor, mode=better(config.monitor), patience=config.patience, restore_best_weights=True
     )
+    record = Record(validation, early)
+    schedule = _schedule(config, networks.training)
+    return _Concerns(validation, schedule, early, record, StopOnDivergence(record))
 
 
-def _state(concerns: _Concerns, best: int) -> State:
-    if concerns.divergence.diverged:
+def _state(record: Record) -> State:
+    if diverged(record.history[-1]):
         return "diverged"
-    return "collapsed" if concerns.validation.evaluations[best].collapsed else "completed"
+    return "collapsed" if record.best.collapsed else "completed"
 
 
 def _save(model: keras.Model, path: Path) -> None:
@@ -146,10 +150,13 @@ def train_fold(
     fold : Fold
         Names of the items that train and validate.
     workdir : Path
-        ``fold-<index>`` in it receives ``model.keras`` and, last, ``result.json``, each whole or not at all.
+        ``fold-<index>`` in it receives ``model.keras`` and, last, ``result.json``, each whole or not at all,
+        and meanwhile a checkpoint after every epoch. A training of exactly this fold that was interrupted
+        there goes on from its last checkpoint, to the same end.
     report : callable
-        Called with a `Progress` once per epoch and once at the end. What it raises ends the training
-        and passes through.
+        Called with a `Progress` once per epoch, when its checkpoint is written, and once at the end. The
+        epochs before an interruption come first, as ``replayed``. What it raises ends the training and
+        passes through.
 
     Returns
     -------
@@ -170,67 +177,59 @@ def train_fold(
 
 
 def _train(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, report: Report) -> FoldResult:
-    start = time.monotonic()
-    maps = len(data.manifest.classes)
+    start, maps, folder = time.monotonic(), len(data.manifest.classes), fold_folder(workdir, fold)
     train, valid = _pairs(config, data, fold)
     loss = _loss(config, train, maps)
     networks = _networks(config, train[0].image.shape[-1], maps, loss)
-    batches, steps = _batches(config, train, maps, config.seed + fold.index)
-    concerns = _concerns(config, fold, valid, networks, loss, report)
+    concerns = _concerns(config, valid, networks, loss)
+    exact = identity(fingerprint(config, data, fold), config.accumulation, networks.training)
+    checkpoints = Checkpoints(folder, exact, start, concerns.record, concerns.schedule)
+    replay(concerns.record.history, fold, report)
+    first = config.epochs if checkpoints.stopped else len(concerns.record.history)
+    batches, steps = _batches(config, train, maps, config.seed + fold.index, first)
+    draw = functools.partial(draw_samples, networks.inference, shown(valid), config)
+    reporter = Reporter(fold.index, concerns.record, draw, report)
     networks.training.fit(
         batches,
         epochs=config.epochs,
+        initial_epoch=first,
         steps_per_epoch=steps,
-        callbacks=[*concerns, *unfreezing(networks.training, config.model)],
+        callbacks=[*concerns, checkpoints, reporter, *unfreezing(networks.training, config.model)],
         verbose=0,
         shuffle=False,
     )
-
-    best, history = concerns.early.best_epoch, concerns.reporter.history
-    network, folder, state = networks.inference, fold_folder(workdir, fold), _state(concerns, best)
-    _save(network, folder / MODEL)
-    further = measure(network, valid, config, data) if state == "completed" else {}
-    result = FoldResult(
-        fold=fold.index,
-        state=state,
-        best_epoch=best + 1,
-        epochs=len(history),
-        metrics=history[best] | further,
-        per_image=concerns.validation.evaluations[best].per_image,
-        seconds=time.monotonic() - start,
-        parameters=network.count_params(),
-        peak_memory_mib=peak_memory_mib(),
-        model=folder / MODEL,
-        history=history,
-        fingerprint=fingerprint(config, data, fold),
-    )
+    _save(networks.inference, folder / MODEL)
+    result = _result(config, data, fold, concerns, checkpoints, folder / MODEL)
     write_result(result, folder)
-    samples = draw_samples(network, concerns.reporter.shown, config)
-    report(Progress(fold.index, result.best_epoch, result.metrics, samples, result))
+    discard(checkpoints.folder)
+    report(Progress(fold.index, result.best_epoch, result.metrics, draw(), result))
     return result
 
 
-def run_trial(
-    config: TrialConfig, data: TrainingData, folds: Sequence[Fold], workdir: Path, report: Report
-) -> TrialResult:
-    """Train the folds of a configuration in order; a fold that was finished here before is not trained again.
-
-    Such a fold is reported once, with its result and without samples. A fold that diverged or
-    collapsed is the last: no mean over all folds can come of it.
-
-    Parameters
-    ----------
-    config, data, workdir, report
-        As in `train_fold`.
-    folds : sequence of Fold
-        In the order in which they are trained.
-    """
-    results = []
-    for fold in folds:
-        done = finished_fold(config, data, fold, workdir)
-        if done:
-            report(Progress(fold.index, done.best_epoch, done.metrics, (), done))
-        results.append(done or train_fold(config, data, fold, workdir, report))
-        if results[-1].state != "completed":
-            break
-    return TrialResult(folds=tuple(results))
+def _result(
+    config: TrialConfig,
+    data: TrainingData,
+    fold: Fold,
+    concerns: _Concerns,
+    checkpoints: Checkpoints,
+    model: Path,
+) -> FoldResult:
+    """Judge the network that is kept; its weights are those of the best epoch by now."""
+    record, network, state = concerns.record, concerns.validation.network, _state(concerns.record)
+    best = concerns.early.best_epoch
+    further = measure(network, concerns.validation.pairs, config, data) if state == "completed" else {}
+    return FoldResult(
+        fold=fold.index,
+        state=state,
+        best_epoch=best + 1,
+        epochs=len(record.history),
+        metrics=record.history[best] | further,
+        per_image=record.best.per_image,
+        seconds=checkpoints.seconds,
+        parameters=network.count_params(),
+        peak_memory_mib=peak_memory_mib(),
+        gpu_memory_mib=peak_gpu_memory_mib(),
+        model=model,
+        history=record.history,
+        fingerprint=fingerprint(config, data, fold),
+    )

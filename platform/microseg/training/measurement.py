@@ -1,8 +1,10 @@
-"""All that is measured once, on the network that a fold keeps: ranking, outlines, objects, pooled counts."""
+"""All that is measured once, on the network that a fold keeps: ranking, outlines, objects, counts, speed."""
 
 from __future__ import annotations
 
 import re
+import statistics
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,12 +32,14 @@ class _Seen(NamedTuple):
     """What is kept of one image's prediction; the probabilities of all would fill the memory.
 
     ``classes`` is the class index, (height, width) uint8; ``ranked`` the probabilities of every n-th pixel,
-    (pixels, 1, maps) float32; ``objects`` the label map, None where there are no true ones.
+    (pixels, 1, maps) float32; ``objects`` the label map, None where there are no true ones; ``seconds`` what
+    a megapixel of it took.
     """
 
     classes: NDArray[np.uint8]
     ranked: NDArray[np.float32]
     objects: Labels | None
+    seconds: float
 
 
 def measure(
@@ -61,27 +65,32 @@ def measure(
         ``val/iou/<class>``; ``val/boundary_f1`` (2 pixels of tolerance), ``val/hausdorff95`` in pixels and,
         where the size of a pixel is known, ``val/hausdorff95_um``, means over images and classes; for
         instance masks ``val/ap50``, ``val/ap75``, ``val/ap``, ``val/pq``, ``val/sq`` and ``val/rq`` of
-        objects that the watershed with its default parameters tells apart.
+        objects that the watershed with its default parameters tells apart; ``val/inference_seconds``, the
+        median over images of the wall time in which a megapixel is predicted, here and now.
     """
+    predict_image(network, pairs[0].image, config)  # compiles, where no validation did
     step = -(-sum(pair.mask.size for pair in pairs) // RANKED)
     instances = data.manifest.mask_kind == "instance"
-    seen = [
-        _keep(predict_image(network, pair.image, config), config.threshold, step, instances) for pair in pairs
-    ]
+    seen = [_see(network, pair, config, step, instances) for pair in pairs]
     truths = [pair.mask.reshape(-1, 1)[::step] for pair in pairs]
     further = {"auc": metrics.roc_auc(truths, [one.ranked for one in seen])}
     further |= _pooled(pairs, seen, data.manifest)
     further |= _outlines(pairs, seen, data.manifest)
     if instances:
         further |= _objects(pairs, seen, data)
+    further["inference_seconds"] = statistics.median(one.seconds for one in seen)
     return {f"val/{name}": value for name, value in further.items()}
 
 
-def _keep(probability: NDArray[np.float32], threshold: float, step: int, instances: bool) -> _Seen:
+def _see(network: keras.Model, pair: Pair, config: TrialConfig, step: int, instances: bool) -> _Seen:
+    start = time.perf_counter()
+    probability = predict_image(network, pair.image, config)
+    seconds = time.perf_counter() - start
     return _Seen(
-        metrics.classify(probability, threshold),
+        metrics.classify(probability, config.threshold),
         probability.reshape(-1, 1, probability.shape[-1])[::step].copy(),  # a view would hold all of it
         label_objects(probability, OBJECTS) if instances else None,
+        seconds * 1e6 / pair.mask.size,
     )
 
 

@@ -53,6 +53,20 @@ def supervise(loss: Loss, maps: int) -> Loss:
     return over_heads
 
 
+def accumulating(optimizer: keras.optimizers.Optimizer, parts: int) -> keras.optimizers.Optimizer:
+    """Return an optimizer that changes the weights once per some batches, by the mean of their gradients.
+
+    Its steps, its moments and their bias correction count changes of the weights. The mean over equal parts
+    is the gradient of the whole batch where the loss is a mean over samples. Where it is not, it is that of
+    the mean of the parts' losses: a Dice over all pixels of a batch becomes one over those of a part,
+    and a mean over the pixels that are not ignored weighs the parts equally. In float16, a part whose
+    gradient overflows is left out, and the next one takes its place.
+    """
+    if parts == 1:
+        return optimizer
+    return type(optimizer).from_config(optimizer.get_config() | {"gradient_accumulation_steps": parts})
+
+
 def unfreezing(compiled: keras.Model, component: Component) -> list[keras.callbacks.Callback]:
     """Return what trains an encoder along after a number of epochs, where the component asks for that.
 
@@ -86,7 +100,7 @@ class Unfreeze(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         _set_trainable(self.encoders, False)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Unfreeze when it is time; the compiled training step has the old list of weights."""
-        if epoch == self.epochs:
+        """Unfreeze when it is time, or was before; the compiled training step has the old list of weights."""
+        if epoch >= self.epochs and not all(encoder.trainable for encoder in self.encoders):
             _set_trainable(self.encoders, True)
             self.model.make_train_function(force=True)

@@ -1,12 +1,12 @@
-"""What a training says: progress while it runs, results of folds and trials, and how they are kept."""
+"""What a training says: progress while it runs, results of folds, and how they are kept."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class FoldResult(Strict):
     ``diverged``: the loss became NaN or infinite. ``collapsed``: the best network predicts one class
     everywhere although the truth has several. ``metrics`` and ``per_image`` (validation Dice by item name)
     are those of ``best_epoch`` (from 1), whose weights ``model`` holds. ``fingerprint`` identifies what
-    was trained: configuration, data and fold.
+    was trained: configuration, data and fold. ``gpu_memory_mib`` is 0 where no GPU was used.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # a diverged fold has NaN among its metrics
@@ -64,29 +64,35 @@ class FoldResult(Strict):
     seconds: float
     parameters: int
     peak_memory_mib: float
+    gpu_memory_mib: float = 0.0
     model: Path
     history: list[dict[str, float]]
     fingerprint: str
 
 
-class TrialResult(Strict):
-    """The folds of one configuration, in the order they were trained."""
-
-    folds: tuple[FoldResult, ...]
-
-
 @dataclass(frozen=True)
 class Progress:
-    """One event: an epoch (counted from 1) that ended or, with ``result``, the end of the fold."""
+    """One event: an epoch (counted from 1) that ended or, with ``result``, the end of the fold.
+
+    ``replayed`` events happened before an interruption. They are told again, in order and without samples,
+    because who listens now, or then, may not have heard them.
+    """
 
     fold: int
     epoch: int
     metrics: dict[str, float]
     samples: tuple[Sample, ...] = ()
     result: FoldResult | None = None
+    replayed: bool = False
 
 
 Report = Callable[[Progress], None]
+
+
+def replay(history: Sequence[dict[str, float]], fold: Fold, report: Report) -> None:
+    """Report epochs that an earlier process trained."""
+    for epoch, metrics in enumerate(history, 1):
+        report(Progress(fold.index, epoch, metrics, replayed=True))
 
 
 def fold_folder(workdir: Path, fold: Fold) -> Path:
@@ -95,11 +101,23 @@ def fold_folder(workdir: Path, fold: Fold) -> Path:
 
 
 def fingerprint(config: TrialConfig, data: TrainingData, fold: Fold) -> str:
-    """Return a hash (sha256 hex) of all that defines the training of a fold."""
+    """Return a hash (sha256 hex) of all that defines the training of a fold.
+
+    A batch that was accumulated of parts trains as the whole batch does, so ``accumulation`` is left out.
+    """
     hashes = {item.name: item.sha256 for item in data.manifest.items}  # a name may come to mean another image
-    parts = (config.model_dump_json(), data.manifest.digest, fold.model_dump_json())
+    parts = (config.model_dump_json(exclude={"accumulation"}), data.manifest.digest, fold.model_dump_json())
     images = (hashes[name] for name in (*fold.train, *fold.valid))
-    return hashlib.sha256("\n".join((*parts, *images)).encode()).hexdigest()
+    contents = _contents(config.model.params)
+    return hashlib.sha256("\n".join((*parts, *images, *contents)).encode()).hexdigest()
+
+
+def _contents(params: dict[str, Any]) -> Iterator[str]:
+    """Hash the files that parameters name, such as weights to start from: a path may come to hold others."""
+    for value in params.values():
+        if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_file():
+            with Path(value).open("rb") as file:
+                yield hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_result(result: FoldResult, folder: Path) -> None:

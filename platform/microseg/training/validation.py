@@ -33,8 +33,8 @@ class Evaluation(NamedTuple):
 def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
     """Predict a preprocessed image of any size, shape (height, width, maps).
 
-    A small image fills a smaller batch; Keras relaxes the compiled function's batch axis once, whatever sizes
-    follow.
+    As many tiles go through the network at once as in training. A small image fills a smaller batch; Keras
+    relaxes the compiled function's batch axis once, whatever sizes follow.
     """
     tiles = [
         len(tile_starts(max(side, config.tile), config.tile, config.overlap)) for side in image.shape[:2]
@@ -44,7 +44,7 @@ def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialC
         model.predict_on_batch,
         tile=config.tile,
         overlap=config.overlap,
-        batch_size=min(config.batch_size, tiles[0] * tiles[1]),
+        batch_size=min(config.batch_size // config.accumulation, tiles[0] * tiles[1]),
     )
 
 
