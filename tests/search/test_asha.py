@@ -1,15 +1,12 @@
 """ASHA compares equal epochs of the first fold, and nothing after it."""
 
-import os
-
 import pytest
 
 from microseg.config import AshaConfig, SearchConfig
-from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search import job as worker
 from microseg.search.job import Job, Reporter
-from microseg.search.runner import resources_per_trial, scheduler
+from microseg.search.runner import scheduler
 
 
 class Ray:
@@ -96,20 +93,3 @@ def test_no_rung_lies_at_or_after_the_last_epoch():
 
 def test_asha_can_be_left_out():
     assert type(scheduler(SearchConfig(space={}, asha=None), epochs=9)).__name__ == "FIFOScheduler"
-
-
-def test_the_environment_is_set_before_ray_is_imported():
-    """Under `uv run` Ray would build a new environment, and a worker would start in another folder."""
-    assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
-    assert os.environ["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
-    assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
-
-
-def test_resources_that_are_not_there_are_refused_at_once():
-    """A Ray trial that asks for a missing GPU stays pending for ever without a word."""
-    machine = {"CPU": 4.0, "GPU": 1.0}
-    assert resources_per_trial(SearchConfig(space={}, concurrency=2), machine) == {"cpu": 2.0, "gpu": 0.5}
-    with pytest.raises(MicrosegError, match="there are 1; lower gpus_per_trial"):
-        resources_per_trial(SearchConfig(space={}, gpus_per_trial=2), machine)
-    with pytest.raises(MicrosegError, match="concurrency is 8, but there are 4 cores"):
-        resources_per_trial(SearchConfig(space={}, concurrency=8), machine)
