@@ -1,0 +1,28 @@
+"""What a study found: the leaderboard for the terminal and for MLflow, and one HTML page."""
+
+from microseg.report.html import page
+from microseg.report.leaderboard import Row, StudyView, find_study, view
+from microseg.report.pareto import front
+from microseg.report.replicates import Repeats, repeats, resolvable
+from microseg.report.sentences import comparison, resolution, score, summary
+from microseg.report.tables import frame, repeats_frame, repeats_table, terminal_table
+
+__all__ = [
+    "Repeats",
+    "Row",
+    "StudyView",
+    "comparison",
+    "find_study",
+    "frame",
+    "front",
+    "page",
+    "repeats",
+    "repeats_frame",
+    "repeats_table",
+    "resolution",
+    "resolvable",
+    "score",
+    "summary",
+    "terminal_table",
+    "view",
+]

@@ -1,0 +1,109 @@
+"""What a study found in words: no more than was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from microseg.report.leaderboard import Row, StudyView
+from microseg.report.replicates import indistinct, resolvable
+
+# How a trial may end, in the order of a summary, and what is said of it; others are named as they are.
+ENDS = {
+    "completed": "with all folds",
+    "pruned": "pruned by ASHA",
+    "raced_out": "raced out",
+    "out_of_memory": "out of memory",
+    "diverged": "diverged",
+    "collapsed": "collapsed",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "running": "running",
+}
+DECIDED = ("completed", "pruned", "raced_out")  # by their scores
+FAULTS = ("out_of_memory", "diverged", "collapsed", "failed")
+
+
+def state(row: Row) -> str:
+    """Return a trial's state in plain words, with the reason unless it is completed."""
+    words = row.state.replace("_", " ")
+    told = row.state == "completed" or row.reason in ("", row.state)
+    return words if told else f"{words} ({row.reason})"
+
+
+def score(row: Row) -> str:
+    """Return a trial's mean and standard deviation over folds, such as ``0.871 ± 0.012``."""
+    if row.mean is None:
+        return ""
+    return f"{row.mean:.4f}" + (f" ± {row.std:.4f}" if row.std is not None else "")
+
+
+def measured(row: Row) -> str:
+    """Return the score of a ranked trial, or a mean over fewer folds, which is another quantity, as such."""
+    if row.rank is not None or not row.scores:
+        return score(row)
+    return f"{fmean(row.scores):.4f} ({_many(len(row.scores), 'fold')})"
+
+
+def summary(study: StudyView) -> str:
+    """Say what became of the trials, and how many fold trainings it took; one or two lines."""
+    if not study.rows:
+        return "no trials yet"
+    found = {row.state for row in study.rows}
+    known = [name for name in ENDS if name in found] + sorted(found - set(ENDS))
+    counts = ", ".join(_count([row for row in study.rows if row.state == name]) for name in known)
+    lines = [f"{_many(len(study.rows), 'trial')}: {counts}", _saving(study)]
+    return "\n".join(line for line in lines if line)
+
+
+def _count(rows: Sequence[Row]) -> str:
+    """Count the trials of one state; those with a fault are named, so that somebody looks."""
+    name = rows[0].state
+    text = f"{len(rows)} {ENDS.get(name, name.replace('_', ' '))}"
+    if name not in FAULTS:
+        return text
+    names = [row.name for row in rows[:3]] + ["..."] * (len(rows) > 3)
+    return f"{text} ({', '.join(names)})"
+
+
+def _saving(study: StudyView) -> str:
+    """Compare the fold trainings with full cross-validation of the trials that were decided by their scores.
+
+    One that was begun counts as a whole, also where ASHA cut it short. Trials with a fault count on neither
+    side: full cross-validation would have met the same fault.
+    """
+    rows = [row for row in study.rows if row.state in DECIDED]
+    used, full = sum(len(row.fold_runs) for row in rows), len(rows) * study.folds
+    if not full:
+        return ""
+    return f"{used} of {full} fold trainings of full cross-validation, {100 * (1 - used / full):.0f} % saved"
+
+
+def comparison(study: StudyView) -> str:
+    """Say in words how the two best trials compare, fold by fold, claiming no more than was measured."""
+    if len(study.ranked) < 2:
+        return ""
+    first, second = study.ranked[:2]
+    pairs = list(zip(first.scores, second.scores, strict=False))
+    better = sum(study.sign * a > study.sign * b for a, b in pairs)
+    return f"{first.name} is better than {second.name} in {better} of {_many(len(pairs), 'fold')}."
+
+
+def resolution(study: StudyView) -> str:
+    """Say which differences these folds cannot tell from chance, and how many rivals are so close."""
+    rivals = len(study.ranked) - 1
+    if rivals < 1:
+        return ""
+    difference = resolvable(study)
+    if difference is None:
+        return "One fold cannot say which differences are chance."
+    close = indistinct(study, difference)
+    verb = "is" if rivals == 1 else "are"
+    return (
+        f"Differences below {difference:.2g} cannot be told from chance here; {close} of "
+        f"{_many(rivals, 'rival')} of {study.ranked[0].name} {verb} that close."
+    )
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
