@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
 from microseg.augment import AUGMENTATIONS, augmenter
 from microseg.components import Table, check, create
-from microseg.config import Component, SearchConfig, TrialConfig, did_you_mean, parse
+from microseg.config import Component, SearchConfig, TrialConfig, did_you_mean, parse, read_yaml
 from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError
 from microseg.losses import LOSSES
@@ -12,7 +17,7 @@ from microseg.metrics import METRICS, better
 from microseg.models import ARCHITECTURES, check_tile, stride
 from microseg.optimizers import OPTIMIZERS
 from microseg.schedules import SCHEDULES
-from microseg.space import Space, parse_space
+from microseg.space import Scalar, Space, check_constraints, parse_space
 
 VALIDATION_METRICS = ("val/loss", *(f"val/{name}" for name in METRICS))
 TABLES: dict[str, Table] = {
@@ -23,6 +28,14 @@ TABLES: dict[str, Table] = {
     "augment": AUGMENTATIONS,
     "preprocess": PREPROCESSING,
 }
+# What is made of a component to see that its parameters go together
+PROBES: dict[str, Callable[[Component], object]] = {
+    "model": stride,
+    "optimizer": lambda component: create(component, OPTIMIZERS, "optimizer"),
+    "augment": augmenter,
+}
+# What a study sets for its trials unless its space does: a configuration of another study may differ in them
+STUDY_SETS = ("seed", "monitor", "accumulation")
 
 
 def check_trial(config: TrialConfig, source: str = "configuration") -> None:
@@ -33,13 +46,17 @@ def check_trial(config: TrialConfig, source: str = "configuration") -> None:
     MicrosegError
         For the first thing that does not fit, with what is allowed.
     """
-    _check_components(config, source)
+    for slot in TABLES:
+        _check_component(getattr(config, slot), slot, source)
     _check_metric(config.monitor, source)
     check_tile(config.model, config.tile, source)
 
 
 def check_space(config: SearchConfig, source: str = "space") -> Space:
     """Check every branch of a space and both ends of every range; returns the parsed space.
+
+    What the space does not state it has as the constants that a `TrialConfig` has by default. What the
+    constraints exclude may be unfit.
 
     Raises
     ------
@@ -52,21 +69,117 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
             f"{source}: mode is {config.mode}, but {config.metric} is better when it is "
             f"{'lower' if config.mode == 'max' else 'higher'}; set mode: {better(config.metric)}"
         )
-    space = parse_space({"seed": config.seed, "monitor": config.metric} | config.space, source)
+    stated = {"seed": config.seed, "monitor": config.metric} | config.space
+    space = parse_space(_defaults() | stated, source, config.constraints)
     if config.metric == "val/loss" and len(space.part("loss")) > 1:
         raise MicrosegError(
             f"{source}: metric is val/loss, but the loss is searched, and values of different losses do not "
             "compare; set metric: val/dice, or fix the loss"
         )
-    corners = [parse(TrialConfig, corner, source) for corner in space.corners()]
-    for corner in corners:
-        _check_components(corner, source)
-        _check_metric(corner.monitor, source)
-    tiles = {corner.tile for corner in corners}
-    for model in {corner.model.model_dump_json(): corner.model for corner in corners}.values():
-        for tile in sorted(tiles):
-            check_tile(model, tile, source)
+    check_constraints(space.constraints, space.root, source)
+    for corner in space.corners():
+        _check_shape(corner, space, source)
+    _check_parts(space, source)
     return space
+
+
+def _defaults() -> dict[str, Any]:
+    """Return what a trial has of what a space need not state, as plain values."""
+    return {
+        name: field.default.model_dump() if isinstance(field.default, Component) else field.default
+        for name, field in TrialConfig.model_fields.items()
+        if not field.is_required()
+    }
+
+
+def _check_shape(corner: dict[str, Any], space: Space, source: str) -> None:
+    """Check that a corner is a trial; what does not go together may be what a constraint keeps apart."""
+    try:
+        parse(TrialConfig, corner, source)
+    except MicrosegError:
+        if space.violated(corner) is None:
+            raise
+
+
+def _check_parts(space: Space, source: str) -> None:
+    """Check every component, and every network with every tile, unless a constraint excludes just that."""
+    fixed = space.fixed()
+    for monitor in space.part("monitor"):
+        _check_metric(monitor, source)
+    for slot in TABLES:
+        for values in space.part(slot):
+            if space.violated(fixed | {slot: values}) is None:
+                _check_component(parse(Component, values, f"{source}: {slot}"), slot, source)
+    for model, tile in itertools.product(space.part("model", between=True), sorted(set(space.part("tile")))):
+        if space.violated(fixed | {"model": model, "tile": tile}) is None:
+            check_tile(Component.model_validate(model), tile, source)
+
+
+def start_points(config: SearchConfig, space: Space, source: str) -> list[dict[str, Scalar]]:
+    """Return the parameters of the configurations that a search starts with.
+
+    Parameters
+    ----------
+    config : SearchConfig
+        Its ``start_with`` holds (possibly partial) configurations, or paths of YAML files of such.
+    space : Space
+        From `check_space`.
+    source : str
+        What the message names first.
+
+    Raises
+    ------
+    MicrosegError
+        For the first one that is no point of the space, or that the constraints refuse.
+    """
+    points = []
+    for index, entry in enumerate(config.start_with):
+        where = f"{source}: start_with[{index}]"
+        if isinstance(entry, str):
+            where = f"{where} ({entry})"
+        values = _read_point(entry, where)
+        try:
+            points.append(_point(values, config, space))
+        except MicrosegError as error:
+            raise MicrosegError(f"{where}: {error}") from error
+    return points
+
+
+def fitting_points(
+    configurations: Iterable[Mapping[str, Any]], config: SearchConfig, space: Space, source: str
+) -> tuple[list[dict[str, Scalar]], list[str]]:
+    """Return the parameters of the configurations that fit a space, and why the others do not.
+
+    Parameters
+    ----------
+    configurations : iterable of mapping
+        Those of another study, in the shape of a `TrialConfig`.
+    config, space, source
+        As `start_points`.
+    """
+    points, reasons = [], []
+    for values in configurations:
+        try:
+            points.append(_point(values, config, space))
+        except MicrosegError as error:
+            reasons.append(f"{source}: {error}")
+    return points, reasons
+
+
+def _read_point(entry: dict[str, Any] | str, where: str) -> dict[str, Any]:
+    values = read_yaml(Path(entry)) if isinstance(entry, str) else entry
+    if not isinstance(values, dict):
+        raise MicrosegError(f"{where}: expected a configuration, a mapping, got {type(values).__name__}")
+    return values
+
+
+def _point(values: Mapping[str, Any], config: SearchConfig, space: Space) -> dict[str, Scalar]:
+    given = {key: value for key, value in values.items() if key in config.space or key not in STUDY_SETS}
+    parameters = space.parameters(given)
+    refused = space.violated(space.fixed() | given)
+    if refused:
+        raise MicrosegError(f"refused by a constraint: {refused}")
+    return parameters
 
 
 def check_data(space: Space, channels: int, maps: int, source: str) -> None:
@@ -101,14 +214,12 @@ def check_data(space: Space, channels: int, maps: int, source: str) -> None:
             )
 
 
-def _check_components(config: TrialConfig, source: str) -> None:
-    """Check names and parameters; what is cheap to make is made, as parameters may exclude each other."""
+def _check_component(component: Component, slot: str, source: str) -> None:
+    """Check name and parameters; what is cheap to make is made, as parameters may exclude each other."""
     try:
-        for slot, table in TABLES.items():
-            check(getattr(config, slot), table, slot)
-        create(config.optimizer, OPTIMIZERS, "optimizer")
-        augmenter(config.augment)
-        stride(config.model)
+        check(component, TABLES[slot], slot)
+        if slot in PROBES:
+            PROBES[slot](component)
     except MicrosegError as error:
         raise MicrosegError(f"{source}: {error}") from error
 
