@@ -37,9 +37,11 @@ def replay(table, rng, *, concurrency=1, factor=1.0):
         row, scores = flying.pop(rng.randrange(len(flying)))
         scores.append(table[row][len(scores)])
         trainings += 1
+        if scores[-1] == COLLAPSED:
+            continue
         if len(scores) == len(table[row]):
             finished.append(row)
-        elif scores[-1] != COLLAPSED:
+        else:
             verdict = decide(scores, [table[done] for done in finished], factor)
             drops += [verdict.drop] if verdict else []
             flying += [] if verdict and verdict.drop else [(row, scores)]
@@ -260,6 +262,16 @@ def test_no_race_before_three_pairs_and_each_configuration_that_finishes_counts_
     assert decide([0.6], finished).difference == pytest.approx(-0.1)
     finished[-1][:] = [0.9, 0.8]
     assert decide([0.6], finished).difference == pytest.approx(-0.3)
+
+
+def test_only_rivals_end_a_candidate_and_all_that_finished_measure_the_noise():
+    finished = [[0.9, 0.9], [0.5, 0.5625], [0.25, 0.5]]
+    verdict = decide([0.5], finished, rivals=finished[1:])
+    assert verdict == race([0.5], [0.5, 0.5625], noise(finished))
+    assert not verdict.drop
+    assert decide([0.5], finished).drop
+    assert decide([0.5], finished, rivals=[]) is None
+    assert decide([0.5], finished[:2], rivals=finished[:1]) is None
 
 
 @pytest.mark.parametrize("candidate", [[], [0.5, 0.5, 0.5], [math.nan], [0.5, -math.inf]])
