@@ -121,8 +121,7 @@ def _possible(condition: Any, node: Value | Number) -> bool:
         low, high = _limits(condition)
         low, high = max(low, node.low), min(high, node.high)
         return math.ceil(low) <= high if node.whole else low <= high
-    sizes = [number(value) for value in _values(condition)]
-    return any(size is not None and node.low <= size <= node.high for size in sizes)
+    return any(value is not None and same(value, node.value(value)) for value in _values(condition))
 
 
 def _says(node: Value | Number) -> str:

@@ -34,6 +34,13 @@ class Number:
         """Return both ends, as whole numbers where the range is one of whole numbers."""
         return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
+    def value(self, given: Any) -> float | int | None:
+        """Return what is given as a number of the range, None if it is none."""
+        value = number(given)
+        if value is None or not self.low <= value <= self.high or (self.whole and not value.is_integer()):
+            return None
+        return int(value) if self.whole else value
+
 
 @dataclass(frozen=True)
 class OneOf:

@@ -16,7 +16,6 @@ from microseg.space.nodes import (
     Scalar,
     Value,
     ambiguous_paths,
-    number,
     same,
 )
 
@@ -53,12 +52,12 @@ def _find(node: Node, given: Any, place: Place, ambiguous: frozenset[str]) -> _F
 
 
 def _in_range(node: Number, given: Any, place: Place) -> Scalar:
-    value = number(given)
-    if value is None or not node.low <= value <= node.high or (node.whole and not value.is_integer()):
+    value = node.value(given)
+    if value is None:
         low, high = node.ends()
         kind = "whole numbers" if node.whole else "numbers"
         raise MicrosegError(f"{place} is {given!r}; allowed: {kind} from {low:g} to {high:g}")
-    return int(value) if node.whole else value
+    return value
 
 
 def _in_group(node: Group, given: Any, place: Place, ambiguous: frozenset[str]) -> _Found:

@@ -91,6 +91,38 @@ def test_two_options_of_one_name_keep_distinct_labels():
     assert drawn.names["m"] == ("unet", "unet-2")
 
 
+def test_a_single_option_is_no_parameter():
+    space = parse_space({"tile": {"choice": [64]}, "loss": {"one_of": [{"name": "dice"}]}})
+    drawn = Drawn()
+    assert space.sample(drawn) == {"tile": 64, "loss": {"name": "dice"}}
+    assert drawn.names == {} and space.dimensions() == []
+
+
+def test_the_dimensions_are_what_is_drawn_and_which_of_it_is_conditional():
+    space, names = parse_space(SPACE), set()
+    for seed in range(30):
+        drawn = Drawn(seed)
+        space.sample(drawn)
+        names |= drawn.names.keys()
+    dimensions = {dimension.name: dimension.conditional for dimension in space.dimensions()}
+    assert dimensions.keys() == names
+    assert {name for name, conditional in dimensions.items() if not conditional} == {
+        "model", "loss", "preprocess/params/channels",
+    }  # fmt: skip
+
+
+def test_what_is_fixed_is_the_same_in_every_configuration():
+    assert parse_space(SPACE).fixed() == {"epochs": 10}
+
+
+def test_the_numbers_between_the_ends_are_those_of_short_whole_ranges():
+    depth = {"int_uniform": [2, 5]}
+    assert parse_space({"depth": depth}).part("depth", between=True) == [2, 3, 4, 5]
+    assert parse_space({"depth": depth}).part("depth") == [2, 5]
+    assert parse_space({"filters": {"int_uniform": [8, 512]}}).part("filters", between=True) == [8, 512]
+    assert parse_space({"rate": {"uniform": [1, 3]}}).part("rate", between=True) == [1, 3]
+
+
 def test_yaml_scientific_notation_without_a_dot_is_a_number():
     """YAML 1.1 reads 1e-4 as text."""
     (low, high) = parse_space({"lr": {"log_uniform": ["1e-4", "1e-2"]}}).part("lr")
