@@ -148,15 +148,15 @@ def decide(
     MicrosegError
         If the candidate's scores cannot be raced (see `race`).
     """
-    spread = _noise(tuple(map(tuple, finished)))
-    contenders = finished if rivals is None else rivals
-    best = incumbent(contenders)
+    rows = tuple(map(tuple, finished))
+    contenders = rows if rivals is None else tuple(map(tuple, rivals))
+    spread, best = _noise(rows), _incumbent(contenders)
     return None if spread is None or best is None else race(candidate, contenders[best], spread, factor)
 
 
-@functools.lru_cache(maxsize=8)  # it changes when a configuration finishes; most decisions fall in between
-def _noise(finished: tuple[tuple[float, ...], ...]) -> float | None:
-    return noise(finished)
+# They change when a configuration finishes, and most decisions fall in between.
+_noise = functools.lru_cache(maxsize=8)(noise)
+_incumbent = functools.lru_cache(maxsize=8)(incumbent)
 
 
 def smallest_difference(table: Sequence[Row], test_to_train: float) -> float | None:
