@@ -23,13 +23,17 @@ def _no_run_given(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def opened(
+    client: MlflowClient, study: tree.StudyRun, number: int, parameters: dict[str, str] | None = None
+) -> tree.TrialRun:
+    return tree.open_trial(client, study, tree.trial_name(number), parameters or {}, number)
+
+
 def test_trials_and_folds_are_found_again_instead_of_made_twice(client):
     study = tree.open_study(client, "again")
-    first = tree.open_trial(client, study, 7, {"model/name": "unet"})
+    first = opened(client, study, 7, {"model/name": "unet"})
     fold = tree.open_fold(client, first, 1)
-    assert (
-        tree.open_trial(client, study, 7, {"model/name": "another"}) == first
-    )  # parameters are written once
+    assert opened(client, study, 7, {"model/name": "another"}) == first  # parameters are written once
     assert tree.open_fold(client, first, 1).info.run_id == fold.info.run_id
     run = client.get_run(first.run_id)
     assert (run.info.run_name, fold.info.run_name) == ("trial-007", "trial-007/fold-2")
@@ -39,7 +43,7 @@ def test_trials_and_folds_are_found_again_instead_of_made_twice(client):
 
 def test_two_studies_of_one_name_keep_their_trials_apart(client):
     one, other = tree.open_study(client, "twin"), tree.open_study(client, "twin")
-    assert tree.open_trial(client, one, 0, {}).run_id != tree.open_trial(client, other, 0, {}).run_id
+    assert opened(client, one, 0).run_id != opened(client, other, 0).run_id
 
 
 def test_the_run_that_mlflow_made_is_the_parent_and_workers_do_not_inherit_it(client, monkeypatch):
@@ -88,7 +92,7 @@ def test_states_end_a_run_with_a_status_and_a_reason(client, state, status):
 
 def test_what_a_dead_worker_left_running_is_ended_with_its_trial(client):
     study = tree.open_study(client, "dead")
-    trial = tree.open_trial(client, study, 0, {})
+    trial = opened(client, study, 0)
     done, left = (tree.open_fold(client, trial, fold).info.run_id for fold in (0, 1))
     tree.end(client, done, "completed")
     tree.end_children(client, trial.experiment_id, trial.run_id, "failed", "the worker failed")
@@ -98,7 +102,7 @@ def test_what_a_dead_worker_left_running_is_ended_with_its_trial(client):
 
 def test_an_interrupted_study_leaves_nothing_running(client):
     study = tree.open_study(client, "stopped")
-    ended, left = (tree.open_trial(client, study, number, {}) for number in (0, 1))
+    ended, left = (opened(client, study, number) for number in (0, 1))
     tree.end(client, ended.run_id, "completed")
     fold = tree.open_fold(client, left, 0).info.run_id
     tree.interrupt(client, study)
@@ -109,7 +113,7 @@ def test_an_interrupted_study_leaves_nothing_running(client):
 def test_all_pages_of_runs_are_read(client):
     study = tree.open_study(client, "many")
     for number in range(12):
-        tree.open_trial(client, study, number, {})
+        opened(client, study, number)
     original = client.search_runs
     client.search_runs = lambda *args, **kwargs: original(*args, **{**kwargs, "max_results": 5})  # type: ignore[method-assign]
     try:
@@ -148,7 +152,7 @@ def test_the_shared_view_names_filter_order_and_columns(client):
         ["cv/dice_mean"],
     )
     assert bars["metricKey"] == "cv/dice_mean"
-    tree.open_trial(client, study, 0, {})
+    opened(client, study, 0)
     assert len(client.search_runs([study.experiment_id], state["searchFilter"])) == 1
 
 

@@ -249,7 +249,7 @@ def _record(
 ) -> None:
     """Write the runs of the trial and of its folds; what is unknown of the training is no parameter."""
     known = config.model_dump(mode="json", include={"model", "preprocess", "tile", "overlap", "threshold"})
-    trial = tree.open_trial(client, run, 0, flatten(known))
+    trial = tree.open_trial(client, run, tree.trial_name(0), flatten(known), 0)
     recorder = Recorder(trial, config, folds)
     for result, samples in judged:
         recorder(Progress(result.fold, 0, result.metrics, samples, result))

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric
 
 from microseg.config import TrialConfig
 from microseg.folds import Fold
 from microseg.tracking import tree
 from microseg.tracking.figures import panels
+from microseg.tracking.fold import FoldRun, as_metrics, known_steps
 from microseg.tracking.tree import TrialRun
 from microseg.training import FoldResult, Progress
 
-MODEL = "model/model.keras"
 WORKER = "microseg.worker"
+BRIEF = ("train/loss", "val/loss", "train/dice", "val/dice")
 
 
 class Recorder:
-    """Logs every epoch of every fold of one trial, by explicit run ids.
+    """Writes every epoch of every fold of one trial, by explicit run ids, in batches.
+
+    What the runs have already is not written again, so that all events of a trial may be told anew after
+    an interruption at any moment: the runs become what they would have been without it.
 
     Parameters
     ----------
@@ -36,54 +34,86 @@ class Recorder:
         The configuration that is trained.
     folds : sequence of Fold
         Which items train and validate, kept with each fold's run so that it can be repeated.
+    curves : {"all", "brief"}
+        Which metrics are written by epoch: all, or losses, Dice and ``metric``. The rest is in the
+        history of ``result.json``.
+    metric : str
+        What the study compares.
     """
 
-    def __init__(self, trial: TrialRun, config: TrialConfig, folds: Sequence[Fold]) -> None:
+    def __init__(
+        self,
+        trial: TrialRun,
+        config: TrialConfig,
+        folds: Sequence[Fold],
+        curves: Literal["all", "brief"] = "all",
+        metric: str = "val/dice",
+    ) -> None:
         self._client = MlflowClient(trial.tracking_uri)
         self._trial = trial
         self._config = config
         self._folds = {fold.index: fold for fold in folds}
-        self._runs: dict[int, str] = {}
+        self._brief = {*BRIEF, metric} if curves == "brief" else None
+        self._former = tree.fold_runs(self._client, trial)
+        self._summarised = self._summaries() if self._former else set()
+        self._runs: dict[int, FoldRun] = {}
         self._results: list[FoldResult] = []
+
+    def _summaries(self) -> set[int]:
+        return known_steps(self._client, self._client.get_run(self._trial.run_id))
 
     def note_worker(self, name: str) -> None:
         """Write where the trial is trained to its run."""
         self._client.set_tag(self._trial.run_id, WORKER, name)
 
     def __call__(self, progress: Progress) -> None:
-        """Log one report of the training."""
-        run_id = self._run(progress.fold)
-        part = "validation" if progress.result is None else "final"
-        for sample in progress.samples:
-            picture = panels(sample, self._config.threshold)
-            key = f"{part}/{_plain(sample.name)}"
-            self._client.log_image(run_id, picture, key=key, step=progress.epoch)
-        if progress.result is None:
-            log_metrics(self._client, run_id, progress.metrics, progress.epoch)
-        else:
-            self._close(run_id, progress.result)
+        """Take one report of the training."""
+        run = self._run(progress.fold)
+        if not run.closed:
+            self._write(run, progress)
+        if progress.result is not None:
+            self._summarise(progress.result)
 
-    def _run(self, fold: int) -> str:
+    def flush(self) -> None:
+        """Write what is kept for the next batch: for whoever stops the training between two reports."""
+        for run in self._runs.values():
+            run.flush()
+
+    def _run(self, fold: int) -> FoldRun:
         if fold not in self._runs:
-            run = tree.open_fold(self._client, self._trial, fold)
-            self._runs[fold] = run.info.run_id
+            run = tree.open_fold(self._client, self._trial, fold, self._former)
+            self._runs[fold] = FoldRun(self._client, run)
         return self._runs[fold]
 
-    def _close(self, run_id: str, result: FoldResult) -> None:
+    def _write(self, run: FoldRun, progress: Progress) -> None:
+        result = progress.result
+        if result is None:
+            run.log(self._shown(progress.metrics), progress.epoch)
+        else:
+            run.log(final_metrics(result), 0)  # epochs count from 1
+        if progress.samples or run.due():
+            run.flush()
+        if progress.samples:
+            run.show(self._pictures(progress), progress.epoch)
+        if result is not None:
+            fold = self._folds[result.fold]
+            run.close(result, {"config": self._config.model_dump(), "fold": fold.model_dump()})
+
+    def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: metrics[name] for name in metrics if self._brief is None or name in self._brief}
+
+    def _pictures(self, progress: Progress) -> dict[str, Any]:
+        part = "validation" if progress.result is None else "final"
+        threshold = self._config.threshold
+        return {f"{part}/{_plain(sample.name)}": panels(sample, threshold) for sample in progress.samples}
+
+    def _summarise(self, result: FoldResult) -> None:
+        """Write the trial's metrics at the number of folds that are done as their step."""
         self._results.append(result)
-        log_metrics(self._client, self._trial.run_id, summary(self._results))
-        log_metrics(self._client, run_id, final_metrics(result))
-        fold = self._folds[result.fold]
-        with tempfile.TemporaryDirectory() as scratch:
-            recipe = Path(scratch, "fold.json")
-            recipe.write_text(
-                json.dumps({"config": self._config.model_dump(), "fold": fold.model_dump()}, indent=1)
-            )
-            self._client.log_artifact(run_id, str(recipe))
-        self._client.log_text(run_id, result.model_dump_json(indent=1, exclude={"model"}), "result.json")
-        if result.model is not None and result.model.is_file():
-            self._client.log_artifact(run_id, str(result.model), str(Path(MODEL).parent))
-        tree.end(self._client, run_id, result.state, f"{result.state} after {result.epochs} epochs")
+        step = len(self._results)
+        if step not in self._summarised:
+            self._summarised.add(step)
+            log_metrics(self._client, self._trial.run_id, summary(self._results), step)
 
 
 def final_metrics(result: FoldResult) -> dict[str, float]:
@@ -121,10 +151,8 @@ def validation(result: FoldResult) -> dict[str, float]:
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Log metrics in one batch; an infinite value would be stored as 1.8e308, so it is logged as NaN."""
-    now = int(time.time() * 1000)
-    finite = {name: value if math.isfinite(value) else math.nan for name, value in metrics.items()}
-    client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in finite.items()])
+    """Log metrics in one batch; an infinite value is logged as NaN."""
+    client.log_batch(run_id, metrics=as_metrics(metrics, step))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

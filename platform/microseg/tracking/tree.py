@@ -2,17 +2,18 @@
 
 Runs are got or created by a key, written with explicit ids, and ended by the process that started the
 study: a fluent ``with start_run()`` marks a stopped trial as failed, and workers inherit the run that
-``mlflow run`` made and rename it.
+``mlflow run`` made and rename it. Every step may be interrupted and done again: the tree is the same.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Param, Run, RunTag
 
 from microseg.config import Strict
 from microseg.tracking.store import experiment_for
@@ -20,9 +21,19 @@ from microseg.tracking.store import experiment_for
 LEVEL, KEY, STUDY = "microseg.level", "microseg.key", "microseg.study"
 STATE, REASON = "microseg.state", "microseg.reason"
 PARENT, RESUMES = "mlflow.parentRunId", "microseg.resumes"
+REPLICATE_OF = "microseg.replicate_of"
 
 # What MLflow's three final statuses mean for a trial; the tag says which state it really is.
-STATUS = {"completed": "FINISHED", "pruned": "KILLED", "interrupted": "KILLED"}
+STATUS = {
+    "completed": "FINISHED",
+    "pruned": "KILLED",
+    "raced_out": "KILLED",
+    "interrupted": "KILLED",
+    "out_of_memory": "FAILED",
+    "diverged": "FAILED",
+    "collapsed": "FAILED",
+    "failed": "FAILED",
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,17 @@ class StudyRun:
 
 
 class TrialRun(Strict):
-    """All a worker needs to write a trial's runs, from any process or machine."""
+    """All a worker needs to write a trial's runs, from any process or machine.
+
+    ``name`` is the run's, the prefix of its folds' and that of the trial's folder: ``trial-007``, or
+    ``trial-007-seed-2`` for a replicate.
+    """
 
     tracking_uri: str
     experiment_id: str
     study: str
     number: int
+    name: str
     run_id: str
 
 
@@ -49,9 +65,9 @@ def trial_name(number: int) -> str:
     return f"trial-{number:03d}"
 
 
-def fold_name(number: int, fold: int) -> str:
+def fold_name(trial: str, fold: int) -> str:
     """Return a fold's readable name, such as ``trial-007/fold-2`` (folds count from 1)."""
-    return f"{trial_name(number)}/fold-{fold + 1}"
+    return f"{trial}/fold-{fold + 1}"
 
 
 def open_study(client: MlflowClient, name: str, former: str | None = None) -> StudyRun:
@@ -78,73 +94,112 @@ def open_study(client: MlflowClient, name: str, former: str | None = None) -> St
         client.update_run(former, status="RUNNING")
         return StudyRun(former, str(client.get_run(former).info.experiment_id), name)
     experiment_id = experiment_for(client, given)
-    tags = {LEVEL: "study", KEY: name, STUDY: name, STATE: "running"}
+    key = f"{name}/{uuid.uuid4().hex}"  # another study may have the name
+    tags = {LEVEL: "study", KEY: key, STUDY: name, STATE: "running"}
     if not given:
-        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-        return StudyRun(str(run_id), experiment_id, name)
+        run = _create(client, experiment_id, name, tags)
+        return StudyRun(str(run.info.run_id), experiment_id, name)
     client.update_run(given, name=name)
     set_tags(client, given, tags)
     return StudyRun(given, experiment_id, name)
 
 
-def open_trial(client: MlflowClient, study: StudyRun, number: int, parameters: Mapping[str, str]) -> TrialRun:
-    """Get or create the run of a trial; its parameters are written once, when it is created."""
-    key = f"{study.name}/{study.run_id[:8]}/{trial_name(number)}"
+def open_trial(
+    client: MlflowClient,
+    study: StudyRun,
+    name: str,
+    parameters: Mapping[str, str],
+    number: int,
+    replicate_of: int | None = None,
+) -> TrialRun:
+    """Get or create the run of a trial; its parameters are written once.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    study : StudyRun
+        The parent.
+    name : str
+        The trial's name, one of its kind within the study.
+    parameters : mapping of str to str
+        The configuration by path, see `microseg.tracking.recorder.flatten`.
+    number : int
+        The trial's number in the search.
+    replicate_of : int, optional
+        The number of the trial that this one repeats with another seed; its level is then
+        ``replicate``, so that it is no row among the trials.
+    """
+    key = f"{study.name}/{study.run_id[:8]}/{name}"
     run = find(client, study.experiment_id, key)
     if run is None:
         tags = {LEVEL: "trial", KEY: key, STUDY: study.name, PARENT: study.run_id, STATE: "running"}
-        run = client.create_run(study.experiment_id, tags=tags, run_name=trial_name(number))
-        for path, value in parameters.items():
-            client.log_param(run.info.run_id, path, value)
+        if replicate_of is not None:
+            tags |= {LEVEL: "replicate", REPLICATE_OF: trial_name(replicate_of)}
+        run = _create(client, study.experiment_id, name, tags)
     else:
         reopen(client, run)
+    missing = parameters.keys() - run.data.params.keys()  # MLflow refuses to change one
+    client.log_batch(run.info.run_id, params=[Param(path, parameters[path]) for path in sorted(missing)])
     return TrialRun(
         tracking_uri=client.tracking_uri,
         experiment_id=study.experiment_id,
         study=study.name,
         number=number,
+        name=name,
         run_id=run.info.run_id,
     )
 
 
-def open_fold(client: MlflowClient, trial: TrialRun, fold: int) -> Run:
-    """Get or create the run of a fold."""
-    key = f"{trial.run_id}/{fold_name(trial.number, fold)}"
-    run = find(client, trial.experiment_id, key)
-    if run is not None:
-        reopen(client, run)
-        return run
-    name = fold_name(trial.number, fold)
+def fold_runs(client: MlflowClient, trial: TrialRun) -> dict[str, Run]:
+    """Return the runs of a trial's folds by key: one search instead of one per fold."""
+    return _oldest(client, children(client, trial.experiment_id, trial.run_id))
+
+
+def open_fold(
+    client: MlflowClient, trial: TrialRun, fold: int, former: Mapping[str, Run] | None = None
+) -> Run:
+    """Get the run of a fold as it was left, or create it; ``former`` is what `fold_runs` has returned."""
+    name = fold_name(trial.name, fold)
+    key = f"{trial.run_id}/{name}"
+    former = fold_runs(client, trial) if former is None else former
+    if key in former:
+        return former[key]
     tags = {LEVEL: "fold", KEY: key, STUDY: trial.study, PARENT: trial.run_id, STATE: "running"}
-    return client.create_run(trial.experiment_id, tags=tags, run_name=name)
+    return _create(client, trial.experiment_id, name, tags)
 
 
 def reopen(client: MlflowClient, run: Run) -> None:
     """Mark a run that was ended too early as running again."""
-    if run.info.status != RunStatus.to_string(RunStatus.RUNNING):
-        client.update_run(run.info.run_id, status="RUNNING")
+    if run.data.tags.get(STATE) != "running":
         client.set_tag(run.info.run_id, STATE, "running")
+    if run.info.status != "RUNNING":
+        client.update_run(run.info.run_id, status="RUNNING")
 
 
 def end(client: MlflowClient, run_id: str, state: str, reason: str = "") -> None:
-    """End a run with its state (``completed``, ``pruned``, ``failed``, ...) and why it ended."""
+    """End a run with its state (``completed``, ``pruned``, ``failed``, ...) and why it ended.
+
+    A run that has ended in this state already keeps its reason and its end time.
+    """
+    run = client.get_run(run_id)
+    if run.data.tags.get(STATE) == state and run.info.status == STATUS[state]:
+        return
     set_tags(client, run_id, {STATE: state, REASON: reason or state})
-    client.set_terminated(run_id, STATUS.get(state, "FAILED"))
+    client.set_terminated(run_id, STATUS[state])
 
 
 def end_children(client: MlflowClient, experiment_id: str, parent: str, state: str, reason: str) -> None:
     """End the runs below a trial that a stopped or dead worker left running."""
-    for run in children(client, experiment_id, parent):
-        if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
-            end(client, run.info.run_id, state, reason)
+    for run in _running(client, experiment_id, parent):
+        end(client, run.info.run_id, state, reason)
 
 
 def interrupt(client: MlflowClient, study: StudyRun) -> None:
     """End the trials of a study that stopped while they ran, and their folds; resuming reopens them."""
-    for trial in children(client, study.experiment_id, study.run_id):
-        if trial.info.status == RunStatus.to_string(RunStatus.RUNNING):
-            end_children(client, study.experiment_id, trial.info.run_id, "interrupted", "the study stopped")
-            end(client, trial.info.run_id, "interrupted", "the study stopped")
+    for trial in _running(client, study.experiment_id, study.run_id):
+        end_children(client, study.experiment_id, trial.info.run_id, "interrupted", "the study stopped")
+        end(client, trial.info.run_id, "interrupted", "the study stopped")
 
 
 def children(client: MlflowClient, experiment_id: str, parent: str) -> Iterator[Run]:
@@ -152,9 +207,37 @@ def children(client: MlflowClient, experiment_id: str, parent: str) -> Iterator[
     yield from search(client, experiment_id, f"tags.`{PARENT}` = '{parent}'")
 
 
+def _running(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
+    """Return the runs below a run that have not ended; a list, for ending one moves the pages."""
+    condition = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+    return list(search(client, experiment_id, condition))
+
+
 def find(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
     """Return the run with this key, if there is one."""
-    return next(search(client, experiment_id, f"tags.`{KEY}` = '{key}'"), None)
+    return _oldest(client, search(client, experiment_id, f"tags.`{KEY}` = '{key}'")).get(key)
+
+
+def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
+    """Create a run that is not there.
+
+    MLflow's client asks a server that does not answer again, also when the server had created the run
+    before it died: then there are two.
+    """
+    run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
+    if not client.tracking_uri.startswith("http"):
+        return run
+    return find(client, experiment_id, tags[KEY]) or run
+
+
+def _oldest(client: MlflowClient, runs: Iterable[Run]) -> dict[str, Run]:
+    """Return runs by key; of two with the same key the older one stays, and the other is deleted."""
+    found: dict[str, Run] = {}
+    for run in list(runs):
+        key = run.data.tags.get(KEY, run.info.run_id)  # somebody may have put a run of their own here
+        if found.setdefault(key, run) is not run:
+            client.delete_run(run.info.run_id)
+    return found
 
 
 def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator[Run]:
@@ -171,6 +254,5 @@ def search(client: MlflowClient, experiment_id: str, condition: str) -> Iterator
 
 
 def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set several tags of a run."""
-    for name, value in tags.items():
-        client.set_tag(run_id, name, value)
+    """Set several tags of a run at once."""
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
