@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,21 @@ def sampler(config: SearchConfig, number: int, costs: int) -> BaseSampler:
     return _Repeatable(make[config.sampler], single, (config.seed, number), learns_constraints(config))
 
 
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """Let Optuna make what it calls experimental without warning of it at each trial."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
 def _tpe(seed: int) -> BaseSampler:
     # Optuna's own choice for two objectives: each parameter by itself
     return TPESampler(seed=seed, multivariate=False, constant_liar=True, n_startup_trials=STARTUP)
 
 
 def _joint_tpe(seed: int) -> BaseSampler:
-    with (
-        warnings.catch_warnings()
-    ):  # `group` is experimental; it is what models conditional parameters jointly
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _experimental():  # `group`, which models what the branches of a one_of have jointly
         return TPESampler(
             seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP
         )
@@ -86,7 +92,8 @@ class _Sobol(QMCSampler):
     """
 
     def __init__(self, seed: int, number: int) -> None:
-        super().__init__(seed=seed, scramble=True)
+        with _experimental():
+            super().__init__(seed=seed, scramble=True)
         self._number = number
 
     def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
