@@ -210,7 +210,8 @@ def ray_session() -> Iterator[tuple[Node, ...]]:
     except (OSError, ValueError) as error:
         raise MicrosegError(
             f"RAY_ADDRESS is {address}, but no Ray cluster answers there ({str(error).splitlines()[0]}); "
-            "give host:port of its head, or unset it to use this machine"
+            "give host:port of its head, with RAY_AUTH_MODE=token if it asks for one, or unset it to stay on "
+            "this machine"
         ) from error
     try:
         yield machines()
