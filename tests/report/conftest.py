@@ -1,12 +1,14 @@
 """A study in MLflow as the tracker leaves it: trials in every state, a cost, and repeats of the finalists."""
 
 import re
-from statistics import fmean, stdev
+from statistics import fmean
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
+from microseg.report import Row, StudyView
 from microseg.tracking import store
 
 STATUS = {"completed": "FINISHED", "pruned": "KILLED", "raced_out": "KILLED", "interrupted": "KILLED"}
@@ -17,7 +19,7 @@ TRIALS = [
     ("trial-001", "pruned", "ASHA at epoch 3", (), 30_000),
     ("trial-002", "failed", "the worker failed in epoch 4", (0.80,), 50_000),
     ("trial-003", "completed", "all folds", (0.871, 0.880, 0.865), 480_000),
-    ("trial-004", "raced_out", "fold 1: 0.090 below trial-003 on average, margin 0.014", (0.781,), 60_000),
+    ("trial-004", "raced_out", "fold 1: 0.014 below trial-003 on average, margin 0.011", (0.857,), 60_000),
     ("trial-005", "pruned", "ASHA at epoch 27", (), 31_000),
     ("trial-006", "out_of_memory", "fold 1 out of memory, also with half of the batch", (), 9_000_000),
     ("trial-007", "completed", "all folds", (0.868, 0.879, 0.863), 1_900_000),
@@ -78,7 +80,7 @@ class Study:
         if scores:
             metrics |= {"cv/dice_mean": fmean(scores), "cv/inference_seconds_mean": 0.002 * parameters**0.3}
         if len(scores) > 1:
-            metrics["cv/dice_std"] = stdev(scores)
+            metrics["cv/dice_std"] = float(np.std(scores, ddof=1))
         number = int(re.search(r"trial-(\d+)", name)[1])
         params = {
             "model/name": "unet",
@@ -133,3 +135,40 @@ def filled(client) -> Study:
     for name, of, state, reason, scores in REPEATS:
         study.trial(name, state, reason, scores, 480_000, of=of)
     return study
+
+
+@pytest.fixture(scope="session")
+def start(client):
+    """Return a function that starts a study without trials."""
+    return lambda name, **more: Study(client, name, **more)
+
+
+@pytest.fixture(scope="session")
+def row():
+    """Return a function that builds a row from its rank, name and fold scores; the rest has defaults."""
+
+    def build(rank: int | None, name: str, scores: tuple[float, ...] = (), **more) -> Row:
+        mean = fmean(scores) if scores else None
+        known = {"state": "completed", "reason": "all folds", "mean": mean, "cost": None, "params": {}}
+        known |= {
+            "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+            "seconds": 60.0,
+            "run_id": name,
+        }
+        known |= {"fold_runs": tuple(f"{name}/fold-{fold}" for fold in range(1, len(scores) + 1))}
+        return Row(rank=rank, name=name, scores=tuple(scores), **(known | more))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def board():
+    """Return a function that builds a view from rows, without a store."""
+
+    def build(*rows: Row, folds: int = 3, mode: str = "max", **more) -> StudyView:
+        info = RunInfo("id", "0", "me", "RUNNING", 0, None, "active", run_name="a study")
+        run = Run(info, RunData(tags=[RunTag(name, text) for name, text in TAGS.items()]))
+        known = {"metric": "val/dice", "against": ""}
+        return StudyView(run=run, mode=mode, folds=folds, rows=rows, **(known | more))
+
+    return build

@@ -17,7 +17,7 @@ from microseg.report.pareto import front
 from microseg.tracking import tree
 
 METRIC, MODE, FOLDS = "microseg.metric", "microseg.mode", "microseg.folds"
-AGAINST, REPLICATE_OF = "microseg.against", "microseg.replicate_of"
+AGAINST = "microseg.against"
 
 # The metric of a trial's run that holds what a study searches to be low.
 COSTS = {"parameters": "parameters", "inference_seconds": "cv/inference_seconds_mean"}
@@ -163,7 +163,7 @@ def _row(run: Run, folds: Sequence[Run], metric: str, cost: str) -> Row:
         params=dict(run.data.params),
         run_id=run.info.run_id,
         fold_runs=tuple(fold.info.run_id for fold in folds),
-        replicate_of=tags.get(REPLICATE_OF, ""),
+        replicate_of=tags.get(tree.REPLICATE_OF, ""),
     )
 
 

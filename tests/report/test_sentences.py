@@ -1,0 +1,83 @@
+"""The words of a report say no more than was measured."""
+
+import pytest
+
+from microseg.report import comparison, resolution, score, summary, view
+from microseg.report.sentences import measured, state
+
+
+def test_the_summary_tells_the_states_apart_and_names_the_faults(client, filled):
+    first, second = summary(view(client, filled.read())).splitlines()
+    assert first == (
+        "14 trials: 4 with all folds, 2 pruned by ASHA, 2 raced out, 1 out of memory (trial-006), "
+        "1 diverged (trial-009), 1 collapsed (trial-010), 1 failed (trial-002), 1 interrupted, 1 running"
+    )
+    # All folds 4 x 3, raced out 2 + 1, pruned 1 each; of 8 trials x 3 folds.
+    assert second == "17 of 24 fold trainings of full cross-validation, 29 % saved"
+
+
+def test_many_faults_are_not_all_named(row, board):
+    rows = [row(None, f"trial-{number:03d}", state="failed") for number in range(5)]
+    assert summary(board(*rows)) == "5 trials: 5 failed (trial-000, trial-001, trial-002, ...)"
+
+
+def test_a_state_of_a_later_version_is_counted_too(row, board):
+    assert summary(board(row(None, "trial-000", state="put_aside"))) == "1 trial: 1 put aside"
+
+
+def test_without_trials_the_summary_says_so(board):
+    assert summary(board()) == "no trials yet"
+
+
+@pytest.mark.parametrize(
+    ("scores", "mode", "said"),
+    [
+        (((0.9, 0.8, 0.7), (0.8, 0.85, 0.6)), "max", "one is better than two in 2 of 3 folds."),
+        (((0.2, 0.3, 0.4), (0.3, 0.2, 0.5)), "min", "one is better than two in 2 of 3 folds."),
+        (((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), "max", "one is better than two in 0 of 3 folds."),
+        (((0.6,), (0.5,)), "max", "one is better than two in 1 of 1 fold."),
+        (((0.6, 0.5, 0.4),), "max", ""),
+    ],
+)
+def test_the_two_best_are_compared_fold_by_fold(row, board, scores, mode, said):
+    rows = [
+        row(rank, name, values)
+        for rank, (name, values) in enumerate(zip(("one", "two"), scores, strict=False), 1)
+    ]
+    assert comparison(board(*rows, mode=mode)) == said
+
+
+def test_one_fold_resolves_nothing_and_one_trial_has_no_rival(row, board):
+    alone, other = row(1, "one", (0.9,)), row(2, "two", (0.1,))
+    assert resolution(board(alone, other, folds=1)) == "One fold cannot say which differences are chance."
+    assert resolution(board(alone, folds=1)) == ""
+
+
+def test_one_rival_is_singular(row, board):
+    """Differences of 0.1, 0 and 0.1: 4.303 * sqrt((1 / 3 + 1 / 2) * 0.00333) by the corrected t-test."""
+    rows = [row(1, "one", (0.8, 0.7, 0.9)), row(2, "two", (0.7, 0.7, 0.8))]
+    assert resolution(board(*rows)) == (
+        "Differences below 0.23 cannot be told from chance here; 1 of 1 rival of one is that close."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "said"),
+    [
+        ("completed", "all folds", "completed"),
+        ("raced_out", "fold 2: 0.021 below trial-003", "raced out (fold 2: 0.021 below trial-003)"),
+        ("out_of_memory", "fold 1", "out of memory (fold 1)"),
+        ("running", "", "running"),
+        ("interrupted", "interrupted", "interrupted"),
+    ],
+)
+def test_states_in_plain_words(row, name, reason, said):
+    assert state(row(None, "trial-000", state=name, reason=reason)) == said
+
+
+def test_a_mean_over_fewer_folds_is_told_from_a_score(row):
+    ranked = row(1, "one", (0.8, 0.9, 1.0))
+    assert measured(ranked) == score(ranked) == "0.9000 ± 0.1000"
+    assert measured(row(None, "two", (0.8, 0.9), state="raced_out")) == "0.8500 (2 folds)"
+    assert measured(row(None, "two", (0.8,), state="diverged")) == "0.8000 (1 fold)"
+    assert measured(row(None, "two", state="pruned")) == ""
