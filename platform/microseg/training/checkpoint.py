@@ -26,11 +26,14 @@ from microseg.training.callbacks import Record
 from microseg.training.validation import Evaluation
 
 FOLDER, COURSE = "checkpoint", "checkpoint.json"
+NUMBERS = ConfigDict(ser_json_inf_nan="constants")  # of every model for itself; a loss may be NaN
 Arrays = list[NDArray[Any]]
 
 
 class Watch(Strict):
     """What a callback that waits for an improvement remembers."""
+
+    model_config = NUMBERS
 
     wait: int
     best: float
@@ -43,7 +46,7 @@ class Course(Strict):
     its network. ``watches`` are those of early stopping and, where it waits too, of the schedule.
     """
 
-    model_config = ConfigDict(ser_json_inf_nan="constants")  # a loss may be NaN
+    model_config = NUMBERS
 
     identity: str
     stopped: bool
@@ -210,5 +213,5 @@ def _sync(file: Any) -> None:
 
 def _read(path: Path) -> Arrays:
     """Read every array, which checks their sums."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:  # numpy leaves a torn file open that it opened
         return [arrays[name] for name in arrays.files]
