@@ -22,6 +22,7 @@ BRANCHES = CHOICES | {
     "f": {"one_of": [{"name": "unet", "depth": {"int_uniform": [2, 5]}}, {"name": "u2net"}]}
 }
 TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="GP needs PyTorch")
+SLOW_GP = pytest.param("gp", marks=[TORCH, pytest.mark.slow])
 SPACES = {
     "tpe": BRANCHES,
     "random": BRANCHES,
@@ -79,12 +80,11 @@ def half(study, search):
     OptunaSuggest(asked(study, search)).number("a", parse_space(NUMBERS).dimensions()[0].node)
 
 
-@pytest.mark.parametrize(("name", "start"), [(name, start) for name in SPACES for start in (2, 11)])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes", SLOW_GP])
+@pytest.mark.parametrize("start", [2, 11])
 def test_a_killed_study_proposes_what_the_uninterrupted_one_would_have(name, start, tmp_path):
     """Of a proposal that was killed half way Optuna answers the drawn values from its storage: from one stream
     of random numbers the others would differ, and so would all later points of a sequence that it counts."""
-    if name == "gp":
-        pytest.importorskip("torch", reason="GP needs PyTorch")
     search = config(name, seed=3)
     whole = run(memory(), search, start + 3)
     study = opened(tmp_path / "optuna.db")
@@ -120,7 +120,7 @@ def test_proposals_do_not_depend_on_the_order_of_sets(tmp_path):
     assert len(outputs) == 1 and "depth" in outputs.pop()
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "qmc", pytest.param("gp", marks=TORCH)])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", SLOW_GP])
 def test_two_objectives(name, tmp_path):
     search = config(name, against="parameters")
     check_sampler(search, parse_space(search.space), "s")

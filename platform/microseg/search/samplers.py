@@ -46,7 +46,7 @@ def sampler(config: SearchConfig, number: int, costs: int) -> BaseSampler:
     """
     make: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": _joint_tpe if costs == 0 else _tpe,
-        "gp": lambda seed: GPSampler(seed=seed, n_startup_trials=STARTUP),
+        "gp": _Gp,
         "cmaes": lambda seed: CmaEsSampler(seed=seed),
         "qmc": lambda _: _Sobol(config.seed, number),
         "random": lambda seed: RandomSampler(seed=seed),
@@ -81,6 +81,24 @@ def learns_constraints(config: SearchConfig) -> bool:
     Only TPE reads trials that are not complete: to GP, CMA-ES and the others they do not exist.
     """
     return config.sampler == "tpe"
+
+
+class _Gp(GPSampler):
+    """The Gaussian process, forgetting what it had drawn for a proposal that was killed.
+
+    Optuna would count that among the running trials, and so keep the trial away from itself.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=STARTUP)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        for key in trial.system_attrs:
+            if key.startswith("gp:relative_params"):
+                study._storage.set_trial_system_attr(trial._trial_id, key, "")
+        return super().sample_relative(study, trial, search_space)
 
 
 class _Sobol(QMCSampler):
