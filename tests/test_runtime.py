@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -65,6 +66,28 @@ def test_threads_of_a_running_tensorflow_cannot_change():
     runtime.threads(tf.config.threading.get_intra_op_parallelism_threads())
     with pytest.raises(MicrosegError, match="threads: 97 given, but TensorFlow already runs"):
         runtime.threads(97)
+
+
+def test_opencv_does_not_take_every_core():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        runtime.threads(tf.config.threading.get_intra_op_parallelism_threads())
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_without_a_gpu_none_of_its_memory_was_used():
+    assert tf.config.list_physical_devices("GPU") or runtime.peak_gpu_memory_mib() == 0.0
+
+
+def test_the_peak_of_a_gpu_is_told_in_mib(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one"])
+    monkeypatch.setattr(
+        tf.config.experimental, "get_memory_info", lambda device: {"current": 1, "peak": 3 * 2**20}
+    )
+    assert runtime.peak_gpu_memory_mib() == 3.0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak elsewhere too")

@@ -62,13 +62,17 @@ def _silent_descriptor() -> Iterator[None]:
 def threads(count: int) -> None:
     """Give TensorFlow a number of threads, within one operation and between operations.
 
+    OpenCV, which augments, gets one instead of one for every core: patches are drawn side by side.
+
     Raises
     ------
     MicrosegError
         If TensorFlow already runs with another number.
     """
+    import cv2
     import tensorflow as tf
 
+    cv2.setNumThreads(1)
     config = tf.config.threading
     if config.get_intra_op_parallelism_threads() == count == config.get_inter_op_parallelism_threads():
         return

@@ -1,7 +1,11 @@
 """The training pipeline: what is drawn, how often, from which seed, and the values that reach the network."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -231,3 +235,23 @@ def test_mapped_images_equal_those_in_memory_and_are_written_once(manifest, tmp_
     assert len(list((tmp_path / "cache" / "preprocessed").iterdir())) == 3
     colour = manifest.model_copy(update={"channels": 3})  # grey images, read for a network in colour
     assert load_pairs(["im0"], colour, tmp_path / "cache", percentile, limit=0)[0].image.shape[-1] == 3
+
+
+@pytest.mark.parametrize(("given", "most"), [(1, 1), (2, 2)])
+def test_no_more_threads_draw_than_the_process_was_given(monkeypatch, given, most):
+    """A trap of `tf.data`: its own pool has a thread for every core."""
+    monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: given)
+    drawing, at_once, lock = 0, [], threading.Lock()
+
+    def slow(image, mask, seed):
+        nonlocal drawing
+        with lock:
+            drawing += 1
+            at_once.append(drawing)
+        time.sleep(0.005)
+        with lock:
+            drawing -= 1
+        return image, mask
+
+    batches([coordinates()], augment=slow, epochs=range(3), steps=4)
+    assert max(at_once) == most

@@ -28,6 +28,7 @@ from microseg.training import (
     run_trial,
     train_fold,
 )
+from microseg.training.results import fingerprint
 from microseg.training.validation import evaluate_images, is_collapsed, shown
 
 SIDES = [(40, 33), (32, 48), (20, 40), (36, 36), (45, 31)]
@@ -247,6 +248,38 @@ def test_result_of_something_else_or_half_a_result_does_not_count(data, trained,
     (half / "model.keras").touch()
     (half / "result.json").write_text(text[:100])
     assert finished_fold(WITH_BATCH, data, FOLD, tmp_path) is None
+
+
+def test_batches_in_parts_train_as_whole_ones_do(data, tmp_path):
+    """On the same patches; a fold that was finished with the one counts for the other."""
+    plain = config(epochs=2, loss=Component(name="bce"))
+    parts = plain.model_copy(update={"accumulation": 2})
+    results = [
+        train_fold(one, data, FOLD, tmp_path / str(one.accumulation), lambda _: None)
+        for one in (plain, parts)
+    ]
+    whole, accumulated = (keras.saving.load_model(one.model).get_weights() for one in results)
+    for a, b in zip(whole, accumulated, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert results[1].history[0]["train/dice"] == pytest.approx(results[0].history[0]["train/dice"], abs=0.05)
+    assert finished_fold(parts, data, FOLD, tmp_path / "1").best_epoch == results[0].best_epoch
+
+
+def test_weights_to_start_from_are_known_by_their_content(data, tmp_path):
+    file = tmp_path / "encoder.weights.h5"
+
+    def known():
+        return fingerprint(
+            config(model=Component(name="encoder_unet", params={"weights": str(file)})), data, FOLD
+        )
+
+    absent = known()
+    file.write_bytes(b"one")
+    first = known()
+    file.write_bytes(b"two")
+    assert len({absent, first, known()}) == 3
+    file.write_bytes(b"one")
+    assert known() == first
 
 
 def test_a_result_survives_its_file(trained):

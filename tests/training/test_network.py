@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from microseg.config import Component
-from microseg.training.network import Unfreeze, supervise, unfreezing, views
+from microseg.training.network import Unfreeze, accumulating, supervise, unfreezing, views
 
 
 def squared(y_true, y_pred):
@@ -71,6 +71,29 @@ def test_a_frozen_encoder_trains_along_after_its_epochs_and_the_moments_survive(
     assert np.array_equal(watch.kernels[1], start)
     assert not np.array_equal(watch.kernels[2], start)
     assert int(model.optimizer.iterations) == 16  # one optimizer from the first step to the last
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.Adam(0.1, amsgrad=True, global_clipnorm=0.5),
+        lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1, clipvalue=0.1),
+        lambda: keras.optimizers.SGD(0.1, 0.9, nesterov=True),
+    ],
+)
+def test_parts_of_a_batch_change_the_weights_as_the_whole_does(make):
+    """Once per batch, by the mean: moments, their bias correction, decay and clipping too."""
+    x = np.random.default_rng(0).random((24, 4, 4, 1), np.float32)
+    trained = []
+    for parts in (1, 2, 4):
+        inputs = keras.Input((4, 4, 1))
+        model = keras.Model(inputs, keras.layers.Conv2D(1, 3, kernel_initializer="ones")(inputs))
+        model.compile(accumulating(make(), parts), "mse", jit_compile=False)
+        model.fit(x, 3 * x[:, 1:-1, 1:-1], batch_size=8 // parts, epochs=3, verbose=0, shuffle=False)
+        assert int(model.optimizer.iterations) == 9
+        trained.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
+    for weights in trained[1:]:
+        np.testing.assert_allclose(weights, trained[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("freeze", [False, True, "true"])

@@ -266,8 +266,8 @@ def test_another_process_goes_on_after_a_kill(data, tmp_path):
     [
         ("unet_plus_plus", {"depth": 3, "filters": 4, "deep_supervision": True, "dropout": 0.2}),
         ("encoder_unet", {"encoder": "mobilenet_v2", "depth": 3, "freeze": 1, "filters": 2, "dropout": 0.2}),
-        ("swin_unet", {}),
-        ("u2net", {}),
+        ("swin_unet", {"depth": 2, "filters": 8, "patch": 2, "heads": 2}),
+        ("u2net", {"size": "lite", "depth": 3, "filters": 4}),
     ],
 )
 def test_networks_of_every_kind_go_on_after_a_kill(data, tmp_path, model, params):

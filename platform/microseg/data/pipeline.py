@@ -137,6 +137,9 @@ def training_batches(
 ) -> Any:
     """Return a `tf.data.Dataset` of the batches of some epochs, drawn in parallel ahead of the training step.
 
+    They are drawn by as many threads as TensorFlow may use between operations, at most ``DRAWING_THREADS``:
+    left alone, `tf.data` takes a thread for every core, whatever the process was given.
+
     Parameters
     ----------
     pairs : sequence of Pair
@@ -166,7 +169,8 @@ def training_batches(
         image, target = tf.numpy_function(sample, [number], (tf.float32, tf.float32), stateful=False)
         return tf.ensure_shape(image, (side, side, channels)), tf.ensure_shape(target, (side, side, planes))
 
+    given = tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count() or 1
+    threads = min(DRAWING_THREADS, given)
     numbers = tf.data.Dataset.range(epochs.start * length, epochs.stop * length)
-    threads = min(DRAWING_THREADS, os.cpu_count() or 1)
     patches = numbers.map(draw, num_parallel_calls=threads, deterministic=True)
     return patches.batch(sampling.batch_size, drop_remainder=True).prefetch(2)
