@@ -16,7 +16,7 @@ STATUS = {"completed": "FINISHED", "pruned": "KILLED", "raced_out": "KILLED", "i
 # name, state, reason, fold scores, parameters of the network; the best trial is not the first, nor the cheapest
 TRIALS = [
     ("trial-000", "completed", "all folds", (0.840, 0.850, 0.830), 120_000),
-    ("trial-001", "pruned", "ASHA at epoch 3", (), 30_000),
+    ("trial-001", "pruned", "ASHA at epoch 2", (), 30_000),
     ("trial-002", "failed", "the worker failed in epoch 4", (0.80,), 50_000),
     ("trial-003", "completed", "all folds", (0.871, 0.880, 0.865), 480_000),
     ("trial-004", "raced_out", "fold 1: 0.014 below trial-003 on average, margin 0.011", (0.857,), 60_000),

@@ -15,7 +15,7 @@ def test_ranked_then_raced_out_by_folds_then_pruned_by_epoch_then_the_rest(read)
     assert [row.name[-2:] for row in read.rows] == [
         "03", "07", "13", "00",  # all folds, the best first
         "08", "04",  # raced out, with 2 folds and with 1
-        "05", "01",  # pruned at epoch 27 and at epoch 3: as numbers
+        "05", "01",  # pruned at epoch 27 and at epoch 2: as numbers
         "02", "06", "09", "10", "11", "12",
     ]  # fmt: skip
     assert [row.rank for row in read.rows] == [1, 2, 3, 4] + [None] * 10
