@@ -1,46 +1,77 @@
-"""The progress line: what a person wants to know, and nothing where no person looks."""
+"""The progress line: what a person wants to know, a forecast everywhere, the line only on a terminal."""
 
 import io
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from microseg.search.progress import ErrorText, ProgressLine
+from microseg.config import SearchConfig
+from microseg.search import incidents
+from microseg.search.job import Job
+from microseg.search.progress import Failures, ProgressLine
+
+JOB = Job.model_construct(folds=(None,) * 3, epochs=9)
+
+
+def line(console, trials=8, finished=2, gpu_hours=0.0) -> ProgressLine:
+    spending = SimpleNamespace(note=lambda: {"hours": 0.5, "gpu_hours": gpu_hours})
+    return ProgressLine(SearchConfig(space={}, trials=trials), finished, JOB, spending, console)
 
 
 def result(number: int, fold: int, epoch: int, **more: object) -> dict:
-    return {"number": number, "fold": fold, "epoch": epoch, "objective": 0.5, **more}
+    told = {"name": f"trial-{number:03d}", "fold": fold, "epoch": epoch, "objective": 0.5}
+    return told | {"time_total_s": 10.0} | more
 
 
-def terminal() -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=120)
+def terminal(forced=True) -> Console:
+    return Console(file=io.StringIO(), force_terminal=forced, width=120)
 
 
 def test_it_says_trial_fold_epoch_best_and_time_left():
-    with ProgressLine(total=8, finished=2, folds=3, mode="max", console=terminal()) as line:
-        assert line._line(result(2, 0, 4)) == "trial 3/8  fold 1/3  epoch 4"
+    with line(terminal()) as progress:
+        progress.on_trial_result(0, [], None, result(2, 0, 4))
+        assert progress._line(result(2, 0, 4)).startswith("trial-002 of 8  fold 1/3  epoch 4  at most ")
         for number, score in ((2, 0.7), (3, 0.9), (4, 0.8)):
             done = result(number, 2, 9, state="completed") | {"objective": score}
-            line.on_trial_complete(0, [], SimpleNamespace(last_result=done))
-        line.on_trial_error(0, [], SimpleNamespace(last_result=None))
-        line.on_trial_complete(0, [], SimpleNamespace(last_result=result(6, 0, 1)))  # pruned
-        text = line._line(result(7, 1, 2))
-    assert text.startswith("trial 8/8  fold 2/3  epoch 2  best 0.900 (trial-003)  about 0 s left")
+            progress.on_trial_complete(0, [], SimpleNamespace(last_result=done))
+        progress.on_trial_error(0, [], SimpleNamespace(last_result=None))
+        progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(6, 0, 1)))  # pruned
+        text = progress._line(result(7, 1, 2))
+    assert text.startswith("trial-007 of 8  fold 2/3  epoch 2  best 0.900 (trial-003)  about ")
 
 
-def test_it_is_drawn_on_a_terminal_and_silent_elsewhere():
-    for forced in (True, False):
-        console = Console(file=io.StringIO(), force_terminal=forced, width=120)
-        with ProgressLine(1, 0, 1, "max", console) as line:
-            line.on_trial_result(0, [], None, result(0, 0, 1))
-            if line._status:
-                line._status._live.refresh()
-        assert bool(console.file.getvalue()) is forced
+@pytest.mark.parametrize("forced", [True, False])
+def test_the_line_is_drawn_on_a_terminal_only(forced):
+    console = terminal(forced)
+    with line(console) as progress:
+        progress.on_trial_result(0, [], None, result(0, 0, 1))
+        if progress._status:
+            progress._status._live.refresh()
+    assert bool(console.file.getvalue()) is forced
 
 
-def test_the_last_line_of_an_error_is_handed_on():
+def test_a_forecast_is_printed_and_refreshed_everywhere():
+    console = terminal(forced=False)
+    with line(console, trials=8, finished=0, gpu_hours=0.25) as progress:
+        for epoch in (1, 2, 3):
+            progress.on_trial_result(0, [], None, result(0, 0, epoch))
+        for number in range(8):
+            progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(number, 0, 9)))
+    said = console.file.getvalue().splitlines()
+    assert [text.split(" trials")[0] for text in said] == ["0 of 8", "1 of 8", "2 of 8", "4 of 8"]
+    assert "at most" in said[0] and all("in 30 min, about" in text for text in said[1:])
+    assert all(text.endswith("to go (0.25 GPU-hours so far)") for text in said)
+
+
+def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_path):
     heard = []
-    error = "Traceback (most recent call last):\n  File x\nValueError: no such thing\n"
-    trial = SimpleNamespace(config={"trial": 1}, get_error=lambda: error)
-    ErrorText(lambda settings, text: heard.append((settings, text))).on_trial_error(0, [], trial)
-    assert heard == [({"trial": 1}, "ValueError: no such thing")]
+    failures = Failures(
+        JOB.model_copy(update={"workdir": tmp_path}), lambda settings, text: heard.append(text)
+    )
+    settings = {"trial": {"name": "trial-001"}}
+    trial = SimpleNamespace(config=settings, get_pickled_error=lambda: ValueError("no such thing"))
+    failures.on_trial_recover(0, [], trial)
+    assert incidents.read(tmp_path / "trial-001") == [("failed", "ValueError: no such thing")]
+    failures.on_trial_error(0, [], trial)
+    assert heard == ["ValueError: no such thing"]

@@ -44,16 +44,17 @@ def _request(data: str, study: str, config: SearchConfig, options: DataOptions, 
     )
 
 
-def _changed(config: SearchConfig, source: str, trials: int, folds: str, seed: int | None) -> SearchConfig:
-    """Return the search with what the command line changes in it."""
-    changes: dict[str, Any] = {}
-    if trials:
-        changes["trials"] = trials
-    if folds:
-        changes["folds"] = folds_of(folds)
-    if seed is not None:
-        changes["seed"] = seed
-    return parse(SearchConfig, config.model_dump() | changes, source)
+def _changed(config: SearchConfig, source: str, given: dict[str, Any]) -> SearchConfig:
+    """Return the search with what the command line changes in it; nothing and zero change nothing."""
+    changes = {name: value for name, value in given.items() if value or (name == "seed" and value == 0)}
+    if "hours" in changes:
+        budget = config.budget.model_dump() if config.budget else {}
+        changes["budget"] = budget | {"hours": changes.pop("hours")}
+    if "folds" in changes:
+        changes["folds"] = folds_of(changes["folds"])
+    if "warm_start" in changes:
+        changes["warm_start"] = {"study": changes["warm_start"]}
+    return parse(SearchConfig, config.model_dump(mode="json") | changes, source)
 
 
 @app.command()
@@ -67,30 +68,49 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --study; the rest may be left out.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume although the data, the space or the code has changed.")
+    ] = False,
     model: Model = "",
     seed: Seed = None,
+    concurrency: Annotated[int, typer.Option(help="Trials at once; 0: as the YAML says.")] = 0,
+    hours: Annotated[
+        float, typer.Option(help="Stop after so many hours, all runs of the study together; 0: no limit.")
+    ] = 0.0,
+    replicates: Annotated[
+        int, typer.Option(help="Train the best trials so many times more, with other seeds.")
+    ] = 0,
+    warm_start: Annotated[
+        str, typer.Option(help="An earlier study, whose best configurations are tried first.")
+    ] = "",
     *,
     options: DataOptions,
 ) -> None:
     """Search for the best network: trials by Optuna, stopped early by ASHA, every fold in MLflow."""
     studies = _studies()
-    if resume:
-        _refuse_changes(study, data, space, folds, model, seed, options)
-        _conclude(studies.resume(study, trials, out))
+    given = {
+        "trials": trials,
+        "folds": folds,
+        "seed": seed,
+        "concurrency": concurrency,
+        "hours": hours,
+        "replicates": replicates,
+        "warm_start": warm_start,
+    }
+    if not resume:
+        file = Path(space) if space else _space("smoke.yaml")
+        config = _changed(read_search(file), str(file), given)
+        _conclude(studies.search(_request(data, study, config, options, model), out))
         return
-    file = Path(space) if space else _space("smoke.yaml")
-    config = _changed(read_search(file), str(file), trials, folds, seed)
-    _conclude(studies.search(_request(data, study, config, options, model), out))
-
-
-def _refuse_changes(study: str, *decided: Any) -> None:
-    """Refuse what a resumed study cannot change: its trials would not be comparable."""
     if not study:
         raise MicrosegError("--resume needs the name of the study; add --study NAME")
-    if any(value not in ("", None, DataOptions()) for value in decided):
-        raise MicrosegError(
-            f"--resume goes on with study '{study}' as it began; give only --study and --trials with it"
-        )
+    began = studies.read_state(study).request
+    config = _changed(read_search(Path(space)) if space else began.config, space or f"study {study}", given)
+    changes: dict[str, Any] = {"config": config}
+    changes |= {"data": source(data).resolve()} if data else {}
+    changes |= {"options": options} if options != DataOptions() else {}
+    changes |= {"model": model} if model else {}
+    _conclude(studies.resume(began.model_copy(update=changes), force, out))
 
 
 def _conclude(outcome: Any) -> None:
@@ -98,6 +118,10 @@ def _conclude(outcome: Any) -> None:
     from microseg import report
 
     out.print(report.terminal_table(outcome.view))
+    out.print(report.summary(outcome.view), soft_wrap=True, highlight=False)
+    if outcome.unfinished:
+        name = outcome.view.run.info.run_name
+        say(f"{outcome.unfinished}; go on with more: microseg search --study {name} --resume --hours H")
     comparison = report.comparison(outcome.view)
     note = "Selection scores: early stopping saw these folds; only the untouched hold-out is unbiased."
     out.print(f"{comparison} {note}".strip(), style="dim")
@@ -129,7 +153,7 @@ def crossval(
     """Train all folds of one configuration."""
     studies = _studies()
     values = read_trial(config).model_dump(mode="json")
-    search_config = _changed(studies.single(values, str(config)), str(config), 0, folds, seed)
+    search_config = _changed(studies.single(values, str(config)), str(config), {"folds": folds, "seed": seed})
     _conclude(studies.search(_request(data, study, search_config, options, model), out))
 
 

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from ray import tune
 
-from microseg.config import Strict, TrialConfig
+from microseg.config import Cost, Strict, TrialConfig
 from microseg.data.manifest import Manifest
+from microseg.errors import MicrosegError
 from microseg.folds import Fold
-from microseg.tracking.tree import TrialRun, trial_name
+from microseg.search import incidents
+from microseg.search.incidents import TrialMemoryError
+from microseg.tracking.tree import TrialRun
+
+ORPHAN = 120  # seconds that Ray takes at most to end the workers of a driver that was killed
 
 
 class Job(Strict):
     """All that the trials of a study have in common.
 
-    ``epochs`` is the most that any trial may train a fold, ``workdir`` holds a folder per trial,
-    ``threads`` is the number of cores a worker may use.
+    ``epochs`` is the most that any trial may train a fold, ``rungs`` the epochs of the first at which a trial
+    may be stopped, ``workdir`` holds a folder per trial.
     """
 
     manifest: Manifest
     folds: tuple[Fold, ...]
     metric: str
-    mode: str
+    mode: Literal["max", "min"]
     epochs: int
+    rungs: tuple[int, ...] = ()
     workdir: Path
     cache: Path
-    threads: int
+    against: Cost | None = None
+    curves: Literal["all", "brief"] = "all"
+
+
+Send = Callable[[dict[str, Any]], None]
 
 
 class Reporter:
@@ -41,34 +53,52 @@ class Reporter:
     epochs. Step E + j is the mean over the first j folds.
     """
 
-    def __init__(self, job: Job, number: int) -> None:
-        self._epochs = job.epochs
+    def __init__(self, job: Job, trial: TrialRun, accumulation: int = 1, send: Send = tune.report) -> None:
+        self._job = job
+        self._send = send
         self._sign = 1.0 if job.mode == "max" else -1.0
         self._worst = -1.0 if job.mode == "max" else 1e6  # no score is below -1, no loss that is learnt above
-        self._folds = len(job.folds)
-        self._number = number
+        self._told = {"number": trial.number, "name": trial.name, "accumulation": accumulation}
         self._best: float | None = None
         self._scores: list[float] = []
+        self._seconds: list[float] = []
+        self._epochs: list[int] = []
+        self._known: dict[str, float] = {}
         self._step = 0
 
-    def epoch(self, fold: int, epoch: int, value: float) -> None:
+    def epoch(self, fold: int, epoch: int, value: float, replayed: bool = False) -> None:
         """Report an epoch: of the first fold as a step of its own, of a later one for the display."""
         if fold == 0 and epoch > self._step:
             if value == value and (self._best is None or self._sign * value > self._sign * self._best):
                 self._best = value
             self._step = epoch
-        self._report(fold, epoch)
+        if fold == 0 or not replayed:
+            self._report(fold, epoch)
 
-    def fold(self, fold: int, score: float, epoch: int) -> None:
-        """Report a finished fold."""
-        if fold == 0:
-            self._best = score
-            for step in range(self._step + 1, self._epochs + 1):
+    def fold(self, result: Any) -> None:
+        """Report a finished fold, a `microseg.training.FoldResult`."""
+        if result.fold == 0:
+            self._best = result.metrics[self._job.metric]
+            for step in range(self._step + 1, self._job.epochs + 1):
                 self._step = step
-                self._report(fold, epoch)
-        self._scores.append(score)
-        self._step = self._epochs + len(self._scores)
-        self._report(fold, epoch)
+                self._report(result.fold, result.epochs)
+        self._scores.append(result.metrics[self._job.metric])
+        self._seconds.append(result.seconds)
+        self._epochs.append(result.epochs)
+        self._measured(result)
+        self._step = self._job.epochs + len(self._scores)
+        self._report(result.fold, result.epochs)
+
+    def _measured(self, result: Any) -> None:
+        """Keep what a fold cost: memory its most, inference its mean over folds."""
+        peaks = {"memory_mib": result.peak_memory_mib, "gpu_memory_mib": result.gpu_memory_mib}
+        self._known |= {name: max(peak, self._known.get(name, 0.0)) for name, peak in peaks.items()}
+        if self._job.against == "parameters":
+            self._known["cost"] = float(result.parameters)
+        elif self._job.against:
+            done = len(self._scores)
+            before = self._known.get("cost", 0.0) * (done - 1)
+            self._known["cost"] = (before + result.metrics[f"val/{self._job.against}"]) / done
 
     def stop(self, fold: int, epoch: int, state: str, reason: str) -> None:
         """Report that the trial cannot go on: its state is an outcome, not a score."""
@@ -78,56 +108,104 @@ class Reporter:
         """Report; the objective is never NaN, which ASHA would never stop."""
         best = self._worst if self._best is None else self._best
         mean = sum(self._scores) / len(self._scores) if self._scores else best
-        done = {"state": "completed", "reason": "all folds"} if len(self._scores) == self._folds else {}
-        tune.report(
-            {
-                "number": self._number,
-                "step": self._step,
-                "objective": mean,
-                "fold": fold,
-                "epoch": epoch,
-                "scores": list(self._scores),
-                **done,
-                **outcome,
-            }
-        )
+        complete = len(self._scores) == len(self._job.folds)
+        done = {"state": "completed", "reason": "all folds"} if complete else {}
+        progress = {"step": self._step, "objective": mean, "fold": fold, "epoch": epoch}
+        lists = {
+            "scores": list(self._scores), "seconds": list(self._seconds), "epochs": list(self._epochs)
+        }  # fmt: skip
+        self._send(self._told | progress | lists | self._known | done | outcome)
 
 
 def run(settings: Mapping[str, Any], job: Job) -> None:
     """Train one trial in this process (Ray calls this in a worker).
 
+    What went wrong with it before decides how it is trained now, or that it is not.
+
     Parameters
     ----------
     settings : mapping
-        ``config``, the trial's configuration, and ``trial``, its run in MLflow.
+        ``config``, the trial's configuration, ``trial``, its run in MLflow, and ``threads``.
     job : Job
         What all trials have in common.
     """
+    config = TrialConfig.model_validate(settings["config"])
+    trial = TrialRun.model_validate(settings["trial"])
+    folder = job.workdir / trial.name
+    with _alone(folder):
+        found = incidents.read(folder)
+        reason = incidents.hopeless(found, config)
+        if reason:
+            Reporter(job, trial).stop(0, 0, reason.kind, reason.text)
+            return
+        _train(incidents.relieved(config, found), trial, job, settings["threads"])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a trial's folder: the worker of a driver that was killed may live on for a while."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / "lock").acquire(timeout=ORPHAN)
+    except Timeout as error:
+        raise MicrosegError(f"another process still trains in {folder}") from error
+    with lock:
+        yield
+
+
+def _train(config: TrialConfig, trial: TrialRun, job: Job, threads: int) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from microseg import runtime
 
     runtime.load_tensorflow()
+    import tensorflow as tf
+
     from microseg import training
+    from microseg.tracking import store
     from microseg.tracking.recorder import Recorder
 
-    runtime.threads(job.threads)
-    config = TrialConfig.model_validate(settings["config"])
-    trial = TrialRun.model_validate(settings["trial"])
-    recorder = Recorder(trial, config, job.folds)
+    store.patient()
+    runtime.threads(threads)
+    recorder = Recorder(trial, config, job.folds, job.curves, job.metric)
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
-    reporter = Reporter(job, trial.number)
+    reporter = Reporter(job, trial, config.accumulation)
 
-    def report(progress: training.Progress) -> None:
+    data = training.TrainingData(manifest=job.manifest, cache=job.cache)
+    try:
+        training.run_trial(
+            config, data, job.folds, job.workdir / trial.name, listener(recorder, reporter, job)
+        )
+    except tf.errors.ResourceExhaustedError as error:
+        part = config.batch_size // config.accumulation
+        raise TrialMemoryError(
+            f"out of memory with {part} patches at once: {incidents.describe(error)}"
+        ) from None
+    finally:
+        recorder.flush()
+
+
+def listener(recorder: Any, reporter: Reporter, job: Job) -> Callable[[Any], None]:
+    """Return what hears a `microseg.training.Progress`: first MLflow records it, then Ray is told."""
+
+    def hear(progress: Any) -> None:
         recorder(progress)
         result = progress.result
         if result is None:
-            reporter.epoch(progress.fold, progress.epoch, progress.metrics.get(job.metric, float("nan")))
+            if progress.fold == 0 and progress.epoch in job.rungs:
+                recorder.flush()  # a stop leaves no time for it
+            value = progress.metrics.get(job.metric, float("nan"))
+            reporter.epoch(progress.fold, progress.epoch, value, progress.replayed)
         elif result.state == "completed":
-            reporter.fold(progress.fold, result.metrics[job.metric], result.epochs)
+            reporter.fold(result)
         else:
-            reporter.stop(
-                progress.fold, result.epochs, result.state, f"fold {progress.fold + 1} {result.state}"
-            )
+            reporter.stop(progress.fold, result.epochs, result.state, _why(result))
 
-    data = training.TrainingData(manifest=job.manifest, cache=job.cache)
-    training.run_trial(config, data, job.folds, job.workdir / trial_name(trial.number), report)
+    return hear
+
+
+def _why(result: Any) -> str:
+    """Say in words why a fold has no score."""
+    if result.state == "diverged":
+        return f"fold {result.fold + 1}: the loss was no number in epoch {result.epochs}"
+    recall = result.metrics.get("val/recall", 0.0)
+    return f"fold {result.fold + 1}: all {'foreground' if recall > 0 else 'background'} in the best epoch"

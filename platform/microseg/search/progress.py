@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: one line that stays up to date."""
+"""What a person sees while a study runs: one line that stays up to date, and a forecast now and then."""
 
 from __future__ import annotations
 
@@ -10,33 +10,51 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.status import Status
 
-from microseg.tracking.tree import trial_name
+from microseg.config import SearchConfig
+from microseg.search import incidents
+from microseg.search.job import Job
+from microseg.search.spending import Spending, duration
 
 
 class ProgressLine(Callback):
-    """Shows trial x of n, fold, epoch, the best so far and the time left; silent when no terminal.
+    """Shows trial x of n, fold, epoch, the best so far and the time left.
+
+    The line needs a terminal; a forecast is printed in any case, after the first epoch and after 1, 2, 4,
+    8, ... trials.
 
     Parameters
     ----------
-    total, finished : int
-        Trials of the study, and how many of them an earlier run has ended.
-    folds : int
-        Folds per trial.
-    mode : {"max", "min"}
-        Whether a larger score is better.
+    config : SearchConfig
+        How many trials the study has, how many at once, and whether a larger score is better.
+    finished : int
+        How many trials an earlier run has ended.
+    job : Job
+        Folds and epochs of a trial.
+    spending : Spending
+        What the study has cost.
     console : Console
         Where to draw.
     """
 
-    def __init__(self, total: int, finished: int, folds: int, mode: str, console: Console) -> None:
-        self._total = total
+    def __init__(
+        self, config: SearchConfig, finished: int, job: Job, spending: Spending, console: Console
+    ) -> None:
+        self._total = config.trials
+        self._concurrency = config.concurrency
         self._finished = finished
-        self._folds = folds
-        self._better = max if mode == "max" else min
+        self._job = job
+        self._better = max if config.mode == "max" else min
+        self._spending = spending
+        self._console = console
         self._status: Status | None = console.status("starting Ray") if console.is_terminal else None
         self._start = time.monotonic()
+        self._epochs = 0
         self._ended = 0
-        self._best: tuple[float, int] | None = None
+        self._best: tuple[float, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Ray stores its callbacks, and a terminal cannot be."""
+        return {}
 
     def __enter__(self) -> ProgressLine:
         """Show the line."""
@@ -53,56 +71,81 @@ class ProgressLine(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Redraw the line."""
+        if self._epochs == 0:
+            self._start = time.monotonic() - result["time_total_s"]
+        self._epochs += 1
+        if self._epochs == 2:  # the first one contains what is done once
+            self._say_forecast()
         if self._status:
             self._status.update(self._line(result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended, and remember the best."""
-        self._ended += 1
         result = trial.last_result or {}
         if result.get("state") == "completed":
-            candidate = (float(result["objective"]), int(result["number"]))
+            candidate = (float(result["objective"]), str(result["name"]))
             self._best = self._better(self._best or candidate, candidate)
+        self._count()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that failed."""
+        self._count()
+
+    def _count(self) -> None:
         self._ended += 1
+        if self._ended & (self._ended - 1) == 0 and self._left() > 0:
+            self._say_forecast()
+
+    def _left(self) -> int:
+        return self._total - self._finished - self._ended
+
+    def _say_forecast(self) -> None:
+        used = self._spending.note()
+        done, hours = self._finished + self._ended, used["hours"]
+        text = f"{done} of {self._total} trials done in {duration(hours * 3600)}, {self.forecast()} to go"
+        if used["gpu_hours"]:
+            text += f" ({used['gpu_hours']:.2g} GPU-hours so far)"
+        self._console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+    def forecast(self) -> str:
+        """Return how long the rest takes: as the trials that ended, or at most, by the epochs until now."""
+        elapsed = time.monotonic() - self._start
+        if self._ended:
+            return f"about {duration(elapsed / self._ended * self._left())}"
+        most = self._left() * len(self._job.folds) * self._job.epochs
+        return f"at most {duration(elapsed / self._epochs * most / self._concurrency)}"
 
     def _line(self, result: dict[str, Any]) -> str:
         parts = [
-            f"trial {result['number'] + 1}/{self._total}",
-            f"fold {result['fold'] + 1}/{self._folds}",
+            f"{result['name']} of {self._total}",
+            f"fold {result['fold'] + 1}/{len(self._job.folds)}",
             f"epoch {result['epoch']}",
         ]
         if self._best:
-            parts.append(f"best {self._best[0]:.3f} ({trial_name(self._best[1])})")
-        if self._ended:
-            each = (time.monotonic() - self._start) / self._ended
-            left = self._total - self._finished - self._ended
-            parts.append(f"about {_duration(each * left)} left")
-        return "  ".join(parts)
+            parts.append(f"best {self._best[0]:.3f} ({self._best[1]})")
+        return "  ".join([*parts, f"{self.forecast()} left"])
 
 
-class ErrorText(Callback):
-    """Hands on why a trial failed, which the searcher is not told.
+class Failures(Callback):
+    """Keeps why an attempt at a trial failed: for the next attempt in the trial's folder, or for its record.
 
     Parameters
     ----------
-    amend : callable
-        Called with the trial's settings and the last line of its error.
+    job : Job
+        Where the trials' folders are.
+    explain : callable
+        Called with the settings of a trial that is given up, and why.
     """
 
-    def __init__(self, amend: Callable[[dict[str, Any], str], None]) -> None:
-        self._amend = amend
+    def __init__(self, job: Job, explain: Callable[[dict[str, Any], str], None]) -> None:
+        self._job = job
+        self._explain = explain
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Leave a note for the attempt that follows; its worker is not started yet."""
+        folder = self._job.workdir / trial.config["trial"]["name"]
+        incidents.note(folder, incidents.classify(trial.get_pickled_error()))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Hand on the last line of the error's text."""
-        lines = str(trial.get_error() or "no error text").strip().splitlines()
-        self._amend(trial.config, lines[-1].strip()[:500])
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return (
-        f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-    )
+        """Hand on the error in words."""
+        self._explain(trial.config, incidents.classify(trial.get_pickled_error()).text)

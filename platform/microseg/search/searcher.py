@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from ray.tune.search import Searcher
 
 from microseg.config import TrialConfig
-from microseg.search.trials import State, Trials
+from microseg.search.resources import Packing
+from microseg.search.scheduler import FoldRace
+from microseg.search.trials import State, TrialRecord, Trials
 from microseg.tracking import tree
 from microseg.tracking.recorder import flatten
 from microseg.tracking.tree import StudyRun, TrialRun
+
+KNOWN = ("seconds", "epochs", "cost", "memory_mib", "gpu_memory_mib")
+
+
+class Live(NamedTuple):
+    """A trial in flight: its run, the last step and fold that are recorded, and what it said last."""
+
+    run: TrialRun
+    config: TrialConfig
+    step: int
+    folds: int
+    last: dict[str, Any]
 
 
 class StudySearcher(Searcher):
@@ -21,7 +35,7 @@ class StudySearcher(Searcher):
 
     Ray's own `OptunaSearch` tells Optuna a stopped trial as complete with the score of a short run,
     and lets a trial whose score is NaN stay running; here a trial ends with its state, in Optuna and
-    in MLflow.
+    in MLflow. What is reported twice, by a worker that was started again, is recorded once.
 
     Parameters
     ----------
@@ -29,66 +43,105 @@ class StudySearcher(Searcher):
         The study in Optuna's storage.
     total : int
         How many trials the study has, those of earlier runs included.
-    client : MlflowClient
-        The tracking store.
-    study : StudyRun
-        The study's run in it.
+    runs : MlflowClient, StudyRun
+        The study's run in MLflow.
+    race : FoldRace
+        The scheduler, which knows why it stopped a trial.
+    packing : Packing
+        What each trial asks of the machine.
     """
 
-    def __init__(self, trials: Trials, total: int, client: MlflowClient, study: StudyRun) -> None:
+    def __init__(
+        self,
+        trials: Trials,
+        total: int,
+        runs: tuple[MlflowClient, StudyRun],
+        race: FoldRace,
+        packing: Packing,
+    ) -> None:
         super().__init__(metric="objective", mode=trials.mode)
         self._trials = trials
         self._total = total
-        self._client = client
-        self._study = study
+        self._client, self._study = runs
+        self._race = race
+        self._packing = packing
         self._left = trials.unfinished()
-        self._live: dict[str, TrialRun] = {}
-        self._last: dict[str, dict[str, Any]] = {}
-
-    def todo(self) -> int:
-        """Return how many trials are still to be run, those left in flight included."""
-        return max(0, self._total - self._trials.count()) + len(self._left)
+        self._live: dict[str, Live] = {}
+        records = trials.records()
+        race.replay(records)
+        for record in records:
+            if record.scores:
+                packing.measured(record.memory_mib, record.gpu_memory_mib)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override] # FINISHED is text
         """Return the settings of the next trial, or that there is none."""
+        if self._race.exhausted():
+            return str(Searcher.FINISHED)
         if self._left:
-            number, config = self._left.pop(0)
+            record = self._left.pop(0)
         elif self._trials.count() < self._total:
-            number, config = self._trials.propose()
+            record = self._trials.propose()
         else:
             return str(Searcher.FINISHED)
-        run = self._open(number, config)
-        self._live[trial_id] = run
-        return {"config": config.model_dump(mode="json"), "trial": run.model_dump(mode="json")}
+        run = self._open(record)
+        self._live[trial_id] = Live(run, record.config, max(record.steps, default=0), len(record.scores), {})
+        share = self._packing.share()
+        return {
+            "config": record.config.model_dump(mode="json"),
+            "trial": run.model_dump(mode="json"),
+            "share": {"cpu": share.cpus, "gpu": share.gpus, "memory": share.memory},
+            "threads": max(1, int(share.cpus)),
+        }
 
-    def _open(self, number: int, config: TrialConfig) -> TrialRun:
-        values = config.model_dump(mode="json")
-        run = tree.open_trial(self._client, self._study, number, flatten(values))
-        self._trials.started(number, run.run_id)
+    def _open(self, record: TrialRecord) -> TrialRun:
+        values = flatten(record.config.model_dump(mode="json"))
+        run = tree.open_trial(
+            self._client, self._study, record.name, values, record.number, record.replicate_of
+        )
+        self._trials.started(record.number, run.run_id)
         return run
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record a step in Optuna."""
-        run = self._live[trial_id]
-        last = self._last.get(trial_id, {})
-        self._last[trial_id] = result
-        if result["step"] > last.get("step", 0):
-            self._trials.epoch(run.number, result["step"], result["objective"])
-        if len(result["scores"]) > len(last.get("scores", ())):
-            self._trials.fold(run.number, result["scores"])
+        """Record a step in Optuna, once."""
+        live = self._live[trial_id]
+        number, step, scores = live.run.number, result["step"], result["scores"]
+        if result["accumulation"] != live.config.accumulation:
+            live = live._replace(
+                config=live.config.model_copy(update={"accumulation": result["accumulation"]})
+            )
+            self._trials.reconfigured(number, live.config)
+            self._client.set_tag(live.run.run_id, "microseg.accumulation", str(live.config.accumulation))
+        if step > live.step:
+            self._trials.epoch(number, step, result["objective"])
+        if len(scores) > live.folds:
+            known = {name: result[name] for name in KNOWN if name in result}
+            self._trials.fold(number, scores, **known)
+            self._packing.measured(result["memory_mib"], result["gpu_memory_mib"])
+        self._live[trial_id] = live._replace(
+            step=max(step, live.step), folds=max(len(scores), live.folds), last=result
+        )
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell how a trial ended; without an outcome of its own, the scheduler stopped it."""
-        if result:  # Ray hands the report at which ASHA stopped the trial to this method alone
+        if result:  # Ray hands the report at which the trial was stopped to this method alone
             self.on_trial_result(trial_id, result)
-        run = self._live.pop(trial_id)
-        last = self._last.pop(trial_id, {})
-        state, reason = _outcome(last, error)
-        self._trials.finish(run.number, state, reason, last["objective"] if state == "completed" else None)
-        tree.end_children(self._client, run.experiment_id, run.run_id, state, reason)
-        tree.end(self._client, run.run_id, state, reason)
+        live = self._live.pop(trial_id)
+        state, reason = self._outcome(live, error)
+        score = live.last["objective"] if state == "completed" else None
+        self._trials.finish(live.run.number, state, reason, score, live.last.get("cost"))
+        tree.end_children(self._client, live.run.experiment_id, live.run.run_id, state, reason)
+        tree.end(self._client, live.run.run_id, state, reason)
+
+    def _outcome(self, live: Live, error: bool) -> tuple[State, str]:
+        if error:
+            return "failed", "the worker failed" + (
+                f" in epoch {live.last['epoch'] + 1}" if live.last else " before its first epoch"
+            )
+        if "state" in live.last:
+            return live.last["state"], live.last["reason"]
+        return self._race.stopped.pop(live.run.number)
 
     def explain(self, settings: dict[str, Any], text: str) -> None:
         """Add an error's text to the record of a trial that failed."""
@@ -104,11 +157,12 @@ class StudySearcher(Searcher):
         """Restore nothing: the trials left in flight were read from Optuna's storage."""
 
 
-def _outcome(last: dict[str, Any], error: bool) -> tuple[State, str]:
-    if error:
-        return "failed", "the worker failed" + (
-            f" in epoch {last['epoch'] + 1}" if last else " before its first epoch"
-        )
-    if "state" in last:
-        return last["state"], last["reason"]
-    return "pruned", f"ASHA at epoch {last['step']}" if last else "stopped before its first epoch"
+def reconcile(client: MlflowClient, study: StudyRun, records: list[TrialRecord]) -> None:
+    """End runs that MLflow has as running although their trial ended: the driver was killed in between."""
+    ended = {record.run_id: record for record in records if record.state not in ("running", "interrupted")}
+    condition = f"tags.`{tree.PARENT}` = '{study.run_id}' and attributes.status = 'RUNNING'"
+    for run in list(tree.search(client, study.experiment_id, condition)):
+        record = ended.get(run.info.run_id)
+        if record:
+            tree.end_children(client, study.experiment_id, run.info.run_id, record.state, record.reason)
+            tree.end(client, run.info.run_id, record.state, record.reason)

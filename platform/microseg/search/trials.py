@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
-from microseg.config import Strict, TrialConfig
+from microseg.config import SearchConfig, Strict, TrialConfig
+from microseg.errors import MicrosegError
+from microseg.search.samplers import learns_constraints, sampler
 from microseg.space import Number, Scalar, Space
+from microseg.tracking.tree import trial_name
 
-State = Literal["running", "completed", "pruned", "diverged", "collapsed", "failed", "interrupted"]
-TOLD = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+State = Literal[
+    "running",
+    "completed",
+    "pruned",
+    "raced_out",
+    "out_of_memory",
+    "diverged",
+    "collapsed",
+    "failed",
+    "interrupted",
+    "refused",
+]
+Direction = Literal["minimize", "maximize"]
+INFEASIBLE = ("out_of_memory", "diverged", "collapsed", "refused")
+MOST_REFUSED = 1000  # proposals in a row that constraints may refuse before the space counts as empty
 
 
 class TrialRecord(Strict):
     """What is known of one trial.
 
-    ``scores`` are the fold scores in fold order, ``score`` is their mean once all folds are done.
+    ``scores`` are the fold scores in fold order, ``score`` is their mean once all folds are done, ``cost``
+    what a study with two objectives wants low. ``steps`` are the objective by step (see `search.job`).
+    ``seconds`` and ``memory_mib`` are those of its folds.
     """
 
     number: int
+    name: str
     state: State
     reason: str = ""
     config: TrialConfig
     run_id: str = ""
     scores: tuple[float, ...] = ()
     score: float | None = None
+    cost: float | None = None
+    steps: dict[int, float] = Field(default_factory=dict)
+    seconds: tuple[float, ...] = ()
+    epochs: tuple[int, ...] = ()
+    memory_mib: float = 0.0
+    gpu_memory_mib: float = 0.0
+    replicate_of: int | None = None
 
 
 class OptunaSuggest:
@@ -56,6 +83,9 @@ class OptunaSuggest:
 class Trials:
     """A study's trials in Optuna's storage.
 
+    A proposal depends on the seed, the number of the trial and the storage alone, so that a study that
+    was killed and resumed proposes what the uninterrupted one would have.
+
     Parameters
     ----------
     path : Path
@@ -64,121 +94,212 @@ class Trials:
         The study's name.
     space : Space
         What is sampled.
-    seed : int
-        Study seed; trial n is sampled with a generator seeded by (seed, n), so that a resumed study
-        proposes what the uninterrupted one would have (TPE's own generator starts anew otherwise).
-    mode : {"max", "min"}
-        Whether a larger score is better.
+    config : SearchConfig
+        Seed, mode, sampler, and the cost that is searched to be low beside the metric.
     """
 
-    def __init__(self, path: Path, study: str, space: Space, seed: int, mode: Literal["max", "min"]) -> None:
+    def __init__(self, path: Path, study: str, space: Space, config: SearchConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         path.parent.mkdir(parents=True, exist_ok=True)
-        direction: Literal["maximize", "minimize"] = "maximize" if mode == "max" else "minimize"
+        directions: list[Direction] = ["maximize" if config.mode == "max" else "minimize"]
+        self._costs = int(config.against is not None)
+        cheap: list[Direction] = ["minimize"] * self._costs
+        self._storage = RDBStorage(f"sqlite:///{path.resolve()}")
         self._study = optuna.create_study(
-            storage=f"sqlite:///{path.resolve()}", study_name=study, direction=direction, load_if_exists=True
+            storage=self._storage,
+            study_name=study,
+            directions=directions + cheap,
+            load_if_exists=True,
         )
         self._space = space
-        self._seed = seed
-        self.mode = mode
+        self._config = config
+        self._learns = learns_constraints(config)
+        self.mode: Literal["max", "min"] = config.mode
 
-    def propose(self) -> tuple[int, TrialConfig]:
-        """Sample the next trial and record its configuration."""
-        self._study.sampler = self._sampler(self.count())
-        trial = self._study.ask()
-        return trial.number, self._sample(trial)
+    def enqueue(self, points: Sequence[Mapping[str, Scalar]]) -> None:
+        """Put known-good parameters, by path, before everything else; those that are there stay once."""
+        for point in points:
+            self._study.enqueue_trial(dict(point), skip_if_exists=True)
 
-    def _sample(self, trial: optuna.Trial) -> TrialConfig:
-        config = TrialConfig.model_validate(self._space.sample(OptunaSuggest(trial)))
-        trial.set_user_attr("state", "running")
-        trial.set_user_attr("config", config.model_dump(mode="json"))
-        return config
+    def add(self, config: TrialConfig, name: str, replicate_of: int) -> None:
+        """Put a repetition of a trial into the queue, once."""
+        names = {trial.user_attrs.get("name") for trial in self._all()}
+        if name not in names:
+            attrs = {"name": name, "replicate_of": replicate_of, "config": config.model_dump(mode="json")}
+            self._study.enqueue_trial({}, user_attrs=attrs)
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        with warnings.catch_warnings():  # multivariate and group are marked experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=8
-            )
+    def propose(self) -> TrialRecord:
+        """Sample the next trial that the constraints allow, and record its configuration.
+
+        Raises
+        ------
+        MicrosegError
+            If the constraints refuse every proposal.
+        """
+        for _ in range(MOST_REFUSED):
+            trial = self._ask()
+            reason = self._sample(trial)
+            if reason is None:
+                return _record(self._storage.get_trial(trial._trial_id), {})
+            self.finish(trial.number, "refused", reason)
+        raise MicrosegError(
+            f"the constraints refused {MOST_REFUSED} proposals in a row, the last one because: {reason}; "
+            "widen the space, or take a constraint out"
+        )
+
+    def _ask(self) -> optuna.Trial:
+        self._study.sampler = sampler(self._config, self._asked(), self._costs)
+        return self._study.ask()
+
+    def _sample(self, trial: optuna.Trial) -> str | None:
+        """Record the configuration of a trial; returns why it must not be trained, None if it may."""
+        if "config" not in trial.user_attrs:
+            try:
+                values = self._space.sample(OptunaSuggest(trial))
+            except ValueError as error:  # Optuna: the choices of a parameter are fixed by its first trial
+                raise MicrosegError(
+                    f"the study holds trials of a space with other choices ({error}); start a new --study, "
+                    "with warm_start to use what this one found"
+                ) from error
+            config = TrialConfig.model_validate(values)
+            self._write(trial.number, config=config.model_dump(mode="json"))
+        else:
+            values = trial.user_attrs["config"]
+        return self._space.violated(values)
+
+    def _write(self, number: int, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            self._storage.set_trial_user_attr(self._id(number), name, value)
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     def epoch(self, number: int, step: int, value: float) -> None:
-        """Record an intermediate value; a value that is no number is left out, `tell` could not take it."""
-        if np.isfinite(value):
-            self._live(number).report(value, step)
+        """Record an intermediate value; one that is no number is left out, `tell` could not take it.
 
-    def fold(self, number: int, scores: Sequence[float]) -> None:
-        """Record the scores of the folds that are done."""
-        self._live(number).set_user_attr("scores", [float(score) for score in scores])
+        With two objectives Optuna has no intermediate values.
+        """
+        if np.isfinite(value) and not self._costs:
+            self._storage.set_trial_intermediate_value(self._id(number), step, value)
+
+    def fold(self, number: int, scores: Sequence[float], **known: Any) -> None:
+        """Record the scores of the folds that are done, and what else is known of them, see `TrialRecord`."""
+        self._write(number, scores=[float(score) for score in scores], **known)
 
     def started(self, number: int, run_id: str) -> None:
         """Record the trial's run in MLflow."""
-        self._live(number).set_user_attr("run_id", run_id)
+        self._write(number, run_id=run_id, outcome=None)
 
-    def finish(self, number: int, state: State, reason: str, score: float | None = None) -> None:
+    def reconfigured(self, number: int, config: TrialConfig) -> None:
+        """Record that a trial goes on with its batches in more parts."""
+        self._write(number, config=config.model_dump(mode="json"))
+
+    def finish(
+        self, number: int, state: State, reason: str, score: float | None = None, cost: float | None = None
+    ) -> None:
         """Tell how a trial ended.
 
-        Pruned is told as PRUNED with its intermediate values, never as COMPLETE with the score of a
-        short run; diverged, collapsed and failed are told as FAIL.
+        A trial that was stopped is told as PRUNED with its intermediate values, never as COMPLETE with the
+        score of a short run. One that cannot be trained is told as infeasible where the sampler learns
+        from that (a constraint of Optuna's), else as FAIL, and so is one that failed. An interrupted one
+        stays in flight, for the study to resume.
         """
-        trial = self._live(number)
-        trial.set_user_attr("state", state)
-        trial.set_user_attr("reason", reason)
-        told = TOLD.get(state, TrialState.FAIL)
-        self._study.tell(number, score if told == TrialState.COMPLETE else None, state=told)
+        outcome = {"state": state, "reason": reason, "score": score, "cost": cost}
+        self._write(number, infeasible=float(state in INFEASIBLE), outcome=outcome)
+        if state != "interrupted":
+            self._tell(number, outcome)
+
+    def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
+        state, values = outcome["state"], [outcome["score"], outcome["cost"]][: 1 + self._costs]
+        if state == "completed":
+            self._study.tell(number, values)
+        elif state in ("pruned", "raced_out") or (state in INFEASIBLE and self._learns):
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, state=TrialState.FAIL)
 
     def explain(self, number: int, reason: str) -> None:
         """Replace the reason why a trial ended; Optuna lets nothing be added to a trial that was told."""
         self._study.set_user_attr(f"reason/{number}", reason)
 
-    def unfinished(self) -> list[tuple[int, TrialConfig]]:
+    def unfinished(self) -> list[TrialRecord]:
         """Return the trials that were in flight when the study was last stopped.
 
-        One that was stopped while it was being proposed is sampled to the end: Optuna answers the
-        values it has drawn already from its storage.
+        One that was stopped while it was being proposed is sampled to the end: Optuna answers the values it
+        has drawn already from its storage. One whose end was recorded but not told is told.
         """
-        running = self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        return [(trial.number, self._config(trial)) for trial in running]
+        found = []
+        for frozen in self._all(TrialState.RUNNING):
+            outcome = frozen.user_attrs.get("outcome")
+            if outcome and outcome["state"] != "interrupted":
+                self._tell(frozen.number, outcome)
+                continue
+            self._study.sampler = sampler(self._config, frozen.number, self._costs)
+            reason = self._sample(optuna.Trial(self._study, frozen._trial_id))
+            if reason is None:
+                found.append(_record(self._storage.get_trial(frozen._trial_id), {}))
+            else:
+                self.finish(frozen.number, "refused", reason)
+        return found
 
-    def _config(self, trial: FrozenTrial) -> TrialConfig:
-        if "config" in trial.user_attrs:
-            return TrialConfig.model_validate(trial.user_attrs["config"])
-        self._study.sampler = self._sampler(trial.number)
-        return self._sample(self._live(trial.number))
+    def _all(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    def _asked(self) -> int:
+        return sum(trial.state != TrialState.WAITING for trial in self._all())
 
     def count(self) -> int:
-        """Return how many trials have been proposed."""
-        return len(self._study.get_trials(deepcopy=False))
+        """Return how many trials have been proposed, without those that the constraints refused."""
+        asked = (trial for trial in self._all() if trial.state != TrialState.WAITING)
+        return sum(_outcome(trial).get("state") != "refused" for trial in asked)
+
+    def waiting(self) -> int:
+        """Return how many trials are queued."""
+        return len(self._all(TrialState.WAITING))
 
     def records(self) -> list[TrialRecord]:
-        """Return all trials in the order they were proposed."""
+        """Return all trials in the order they were proposed, without those that are queued."""
         explained = self._study.user_attrs
-        found = self._study.get_trials(deepcopy=False)
-        return [_record(trial, explained) for trial in found if "config" in trial.user_attrs]
+        asked = (trial for trial in self._all() if trial.state != TrialState.WAITING)
+        return [_record(trial, explained) for trial in asked if "config" in trial.user_attrs]
 
     def ranked(self) -> list[TrialRecord]:
         """Return all trials, the best with all folds first, then those without in order of proposal."""
-        records = self.records()
+        records = [record for record in self.records() if record.state != "refused"]
         complete = [record for record in records if record.state == "completed"]
         sign = -1.0 if self.mode == "max" else 1.0
         complete.sort(key=lambda record: (sign * (record.score or 0.0), record.number))
         return complete + [record for record in records if record.state != "completed"]
 
-    def _live(self, number: int) -> optuna.Trial:
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        return optuna.Trial(self._study, frozen._trial_id)
+    def spent(self) -> dict[str, float]:
+        """Return the hours and GPU-hours that all runs of the study took together."""
+        spent: dict[str, float] = self._study.user_attrs.get("spent", {})
+        return {"hours": 0.0, "gpu_hours": 0.0} | spent
+
+    def spend(self, spent: Mapping[str, float]) -> None:
+        """Record the hours and GPU-hours that all runs of the study took together."""
+        self._study.set_user_attr("spent", dict(spent))
 
 
-def _record(trial: FrozenTrial, explained: dict[str, Any]) -> TrialRecord:
-    attrs: dict[str, Any] = trial.user_attrs
-    state = attrs["state"]
-    return TrialRecord(
-        number=trial.number,
-        state="interrupted" if state == "running" and trial.state != TrialState.RUNNING else state,
-        reason=explained.get(f"reason/{trial.number}", attrs.get("reason", "")),
-        config=TrialConfig.model_validate(attrs["config"]),
-        run_id=attrs.get("run_id", ""),
-        scores=tuple(attrs.get("scores", ())),
-        score=trial.value if trial.state == TrialState.COMPLETE else None,
-    )
+def read_records(path: Path, study: str) -> list[TrialRecord]:
+    """Return the trials of a study in another file, as they were proposed; none without the file."""
+    if not path.is_file():
+        return []
+    found = optuna.load_study(study_name=study, storage=RDBStorage(f"sqlite:///{path.resolve()}"))
+    trials = found.get_trials(deepcopy=False)
+    return [_record(trial, found.user_attrs) for trial in trials if "config" in trial.user_attrs]
+
+
+def _outcome(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.user_attrs.get("outcome") or {}
+
+
+def _record(trial: FrozenTrial, explained: Mapping[str, Any]) -> TrialRecord:
+    attrs, outcome = trial.user_attrs, _outcome(trial)
+    known = {name: attrs[name] for name in TrialRecord.model_fields if name in attrs}
+    ended = {"state": "running", "name": trial_name(trial.number), "steps": trial.intermediate_values}
+    ended |= known | outcome | {"number": trial.number}
+    if f"reason/{trial.number}" in explained:
+        ended["reason"] = explained[f"reason/{trial.number}"]
+    return TrialRecord.model_validate(ended)

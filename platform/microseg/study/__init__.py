@@ -1,5 +1,6 @@
 """One study from data set to candidate: composes the search, the report and the model that is served."""
 
+from microseg.study.conclusion import Outcome
 from microseg.study.request import (
     Prepared,
     Request,
@@ -10,7 +11,7 @@ from microseg.study.request import (
     splits_file,
     state_file,
 )
-from microseg.study.run import Outcome, describe, divide, prepare, resume, search, study_run
+from microseg.study.run import describe, divide, prepare, resume, search, study_run
 
 __all__ = [
     "Outcome",

@@ -11,7 +11,6 @@ from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.study.objects import search_objects
 from microseg.study.request import Prepared, folder
-from microseg.tracking import tree
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 from microseg.training.results import MODEL, fold_folder
@@ -24,7 +23,7 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
     at IoU 0.5 that this reached out of fold: a selection score, the parameters were chosen by it.
     """
     manifest, config = prepared.manifest, best.config
-    workdir = folder(run.name) / tree.trial_name(best.number)
+    workdir = folder(run.name) / best.name
     members = [fold_folder(workdir, fold) / MODEL for fold in prepared.folds]
     instances, ap50 = search_objects(prepared, config, members)
     if instances is not None:
@@ -32,7 +31,7 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
     card = ModelCard(
         name=model,
         study=run.name,
-        trial=tree.trial_name(best.number),
+        trial=best.name,
         config=config,
         channels=manifest.channels,
         classes=manifest.classes,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import Field
 
 from microseg.config import SearchConfig, Strict, did_you_mean, parse
 from microseg.data.audit import Finding
@@ -30,10 +34,11 @@ class Request(Strict):
 
 
 class StudyState(Strict):
-    """What resuming a study needs: the request, the data it saw and its run in MLflow."""
+    """What resuming a study needs: the request, the data and code it began with, and its run in MLflow."""
 
     request: Request
     digest: str
+    code: dict[str, str] = Field(default_factory=dict)
     run_id: str
 
 
@@ -87,6 +92,31 @@ def read_state(name: str) -> StudyState:
         hint = did_you_mean(name, here) if here else "there are none yet"
         raise MicrosegError(f"there is no study '{name}' in {home()}; {hint}")
     return StudyState.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def optuna_file(name: str) -> Path:
+    """Return the file of Optuna's storage of a study."""
+    return folder(name) / "optuna.db"
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold a study: two processes that run one would train and record everything twice.
+
+    Raises
+    ------
+    MicrosegError
+        If another process runs it.
+    """
+    folder(name).mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder(name) / "lock").acquire(timeout=0)
+    except Timeout as error:
+        raise MicrosegError(
+            f"study '{name}' is being run by another process; wait for its end, or stop it first"
+        ) from error
+    with lock:
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,18 +1,15 @@
-"""Run a study: check, divide, search, rank, register."""
+"""Run a study: check, divide, search, repeat, conclude."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 from mlflow import MlflowClient
 from rich.console import Console
 
 from microseg import folds as folding
-from microseg import report
 from microseg.checks import check_data, check_space
 from microseg.config import TrialConfig
 from microseg.data.audit import audit
@@ -20,37 +17,28 @@ from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
 from microseg.search.runner import run_trials
-from microseg.search.searcher import StudySearcher
-from microseg.search.trials import TrialRecord, Trials
+from microseg.search.scheduler import rungs
+from microseg.search.spending import Spending
+from microseg.search.trials import Trials
 from microseg.space import Space
 from microseg.storage import cache
-from microseg.study.candidate import note, package
+from microseg.study.changes import refuse_changes, refuse_data
+from microseg.study.conclusion import Outcome, conclude
+from microseg.study.queue import Point, add_replicates, cost, first_points
 from microseg.study.request import (
     Prepared,
     Request,
     StudyState,
+    alone,
     folder,
+    optuna_file,
     read_state,
     splits_file,
     state_file,
     write_text,
 )
-from microseg.tracking import provenance, store, tree, views
-from microseg.tracking.recorder import log_metrics
+from microseg.tracking import provenance, store, tree
 from microseg.tracking.tree import StudyRun
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished study leaves."""
-
-    view: report.StudyView
-    best: TrialRecord
-    best_yaml: Path
-    model: str
-    version: int
-    ui: str
-    link: str
 
 
 def prepare(request: Request) -> Prepared:
@@ -101,46 +89,56 @@ def search(request: Request, console: Console) -> Outcome:
             "or choose another --study"
         )
     prepared = prepare(request)
+    points = first_points(prepared, console)
     for finding in prepared.findings:
         if finding.level == "warn":
             console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
-    with study_run(client, request.name) as run:
+    with alone(request.name), study_run(client, request.name) as run:
+        _remember(run, prepared)
         describe(client, run, prepared)
-        state = StudyState(request=request, digest=prepared.manifest.digest, run_id=run.run_id)
-        write_text(state_file(request.name), state.model_dump_json(indent=1))
-        return _run(client, run, prepared, console)
+        return _run(client, run, prepared, points, console)
 
 
-def resume(name: str, trials: int, console: Console) -> Outcome:
+def resume(request: Request, force: bool, console: Console) -> Outcome:
     """Go on with a study where it stopped: finished folds are not trained again.
 
     Parameters
     ----------
-    name : str
-        The study.
-    trials : int
-        The new total of trials; 0 leaves it as it was.
+    request : Request
+        The study's own, from `read_state`, with what may change: trials, budget, replicates.
+    force : bool
+        Go on although the data set, the space or the code has changed.
     console : Console
         Where progress is shown.
 
     Raises
     ------
     MicrosegError
-        If there is no such study, or its data set has changed since.
+        If there is no such study, or what it began with has changed.
     """
-    state = read_state(name)
-    config = state.request.config
-    total = config.model_copy(update={"trials": trials or config.trials})
-    prepared = prepare(state.request.model_copy(update={"config": total}))
-    if prepared.manifest.digest != state.digest:
-        raise MicrosegError(
-            f"the data set of study '{name}' has changed since it began (digest {state.digest[:12]}, now "
-            f"{prepared.manifest.digest[:12]}); restore the files, or start a new --study"
-        )
+    state = read_state(request.name)
+    refuse_changes(state, request, force)
+    prepared = prepare(request)
+    refuse_data(state, prepared.manifest.digest, force)
+    points = first_points(prepared, console)
     client = store.connect()
-    with study_run(client, name, state.run_id) as run:
-        return _run(client, run, prepared, console)
+    with alone(request.name), study_run(client, request.name, state.run_id) as run:
+        _remember(run, prepared)
+        if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
+            describe(client, run, prepared)  # also where the study was killed before it was described
+        return _run(client, run, prepared, points, console)
+
+
+def _remember(run: StudyRun, prepared: Prepared) -> None:
+    """Write what resuming needs, as soon as the run exists."""
+    state = StudyState(
+        request=prepared.request,
+        digest=prepared.manifest.digest,
+        code=provenance.code(),
+        run_id=run.run_id,
+    )
+    write_text(state_file(prepared.request.name), state.model_dump_json(indent=1))
 
 
 @contextmanager
@@ -160,13 +158,6 @@ def study_run(client: MlflowClient, name: str, former: str | None = None) -> Ite
 def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     """Write to the study's run all that a reader needs to judge and repeat it."""
     request, config = prepared.request, prepared.request.config
-    tags = {
-        "microseg.metric": config.metric,
-        "microseg.mode": config.mode,
-        "microseg.folds": str(len(prepared.folds)),
-        "microseg.trials": str(config.trials),
-    }
-    tree.set_tags(client, run.run_id, tags)
     provenance.record(client, run.run_id, prepared.manifest, provenance.environment(), config.seed)
     client.log_text(run.run_id, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "space.yaml")
     client.log_text(run.run_id, request.model_dump_json(indent=1), "request.json")
@@ -175,53 +166,48 @@ def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     client.log_dict(
         run.run_id, {"findings": [finding.model_dump() for finding in prepared.findings]}, "audit.json"
     )
+    tags = {
+        "microseg.mode": config.mode,
+        "microseg.folds": str(len(prepared.folds)),
+        "microseg.trials": str(config.trials),
+        "microseg.metric": config.metric,
+    }
+    against = {"microseg.against": config.against} if config.against else {}
+    tree.set_tags(client, run.run_id, against | tags)
 
 
-def _run(client: MlflowClient, run: StudyRun, prepared: Prepared, console: Console) -> Outcome:
-    request = prepared.request
-    trials = Trials(
-        folder(request.name) / "optuna.db",
-        request.name,
-        prepared.space,
-        request.config.seed,
-        request.config.mode,
-    )
-    job = Job(
+def _job(prepared: Prepared) -> Job:
+    """Return what all trials of a study have in common."""
+    config = prepared.request.config
+    epochs = max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default)
+    return Job(
         manifest=prepared.development,
         folds=tuple(prepared.folds),
-        metric=request.config.metric,
-        mode=request.config.mode,
-        epochs=max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default),
-        workdir=folder(request.name),
+        metric=config.metric,
+        mode=config.mode,
+        epochs=epochs,
+        rungs=rungs(config, epochs),
+        workdir=folder(prepared.request.name),
         cache=cache(),
-        threads=1,
+        against=config.against,
+        curves=config.curves,
     )
-    searcher = StudySearcher(trials, request.config.trials, client, run)
-    run_trials(request.config, searcher, job, console)
-    return _conclude(client, run, prepared, trials)
 
 
-def _conclude(client: MlflowClient, run: StudyRun, prepared: Prepared, trials: Trials) -> Outcome:
-    """Rank the trials, package the best one's folds as the candidate, and write what a reader takes along."""
-    ranked = trials.ranked()
-    if ranked[0].state != "completed":
-        reasons = "; ".join(sorted({f"{record.state}: {record.reason}" for record in ranked}))
-        raise MicrosegError(
-            f"no trial of study '{run.name}' has all folds, so there is no best one ({reasons})"
-        )
-    best = ranked[0]
-    for rank, record in enumerate([record for record in ranked if record.state == "completed"], 1):
-        client.set_tag(record.run_id, "microseg.rank", str(rank))
-    view = report.view(client, client.get_run(run.run_id))
-    text = yaml.safe_dump(best.config.model_dump(mode="json"), sort_keys=False)
-    best_yaml = folder(run.name) / "best.yaml"
-    write_text(best_yaml, text)
-    client.log_text(run.run_id, text, "best.yaml")
-    client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
-    client.log_text(run.run_id, report.page(client, view), "report.html")
-    model = prepared.request.model or prepared.manifest.name
-    version = package(client, run, prepared, best, model)
-    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
-    log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
-    link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
-    return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link)
+def _run(
+    client: MlflowClient, run: StudyRun, prepared: Prepared, points: Sequence[Point], console: Console
+) -> Outcome:
+    name, config = run.name, prepared.request.config
+    job = _job(prepared)
+    trials = Trials(optuna_file(name), name, prepared.space, config)
+    trials.enqueue(points)
+    console.print(cost(prepared, job, trials), style="dim", highlight=False, soft_wrap=True)
+    seen = Spending(trials, config.budget), console
+    run_trials(config, trials, job, (client, run), seen)
+    if config.replicates:
+        again = Trials(optuna_file(name), f"{name} again", prepared.space, config)
+        add_replicates(trials, again, config)
+        total = again.count() + again.waiting()
+        plain = config.model_copy(update={"trials": total, "asha": None, "race": None})
+        run_trials(plain, again, job, (client, run), seen)
+    return conclude(client, run, prepared, trials, seen[0].exhausted())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 import subprocess
@@ -14,6 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 import microseg
 from microseg import runtime
+from microseg.data.files import content_hash
 from microseg.data.manifest import Manifest
 from microseg.tracking.tree import set_tags
 
@@ -44,6 +46,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a source folder, or another build of the package
             found[name] = microseg.__version__ if name == "microseg" else "not installed"
     return found
+
+
+@functools.cache
+def code() -> dict[str, str]:
+    """Return what decides a result besides data and configuration: versions, and a digest of this package."""
+    package = Path(microseg.__file__).parent
+    files = sorted(package.rglob("*.py"))
+    parts = (part for file in files for part in (str(file.relative_to(package)).encode(), file.read_bytes()))
+    decisive = {name: version for name, version in versions().items() if name not in ("microseg", "mlflow")}
+    return {"microseg": content_hash(parts)[:12]} | decisive
 
 
 def in_words(hardware: dict[str, Any]) -> str:

@@ -1,0 +1,91 @@
+"""What went wrong with a trial so far, kept in its folder for the worker that tries it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import ray.exceptions
+
+from microseg.config import TrialConfig
+from microseg.data.files import replacing
+from microseg.errors import MicrosegError
+
+FILE = "incidents.json"
+MOST = {"out_of_memory": 2, "failed": 2}  # the first of each kind is followed by another attempt
+
+Kind = Literal["out_of_memory", "failed"]
+
+
+class TrialMemoryError(MicrosegError):
+    """The worker's framework ran out of memory; raised in place of an error that may not pickle."""
+
+
+class Incident(NamedTuple):
+    """How an attempt ended, and in words."""
+
+    kind: Kind
+    text: str
+
+
+def read(folder: Path) -> list[Incident]:
+    """Return what went wrong with the trial of a folder, the oldest first."""
+    try:
+        return [Incident(*entry) for entry in json.loads((folder / FILE).read_bytes())]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def note(folder: Path, incident: Incident) -> None:
+    """Add to what went wrong with the trial of a folder."""
+    with replacing(folder / FILE) as file:
+        file.write(json.dumps([*read(folder), incident]).encode())
+
+
+def hopeless(found: list[Incident], config: TrialConfig) -> Incident | None:
+    """Return why a trial is not tried again; None while it may be.
+
+    Memory that does not suffice for half a batch, or cannot be halved, and a second failure end it.
+    """
+    for kind, most in MOST.items():
+        of_kind = [incident for incident in found if incident.kind == kind]
+        if len(of_kind) >= most or (of_kind and kind == "out_of_memory" and config.batch_size == 1):
+            return of_kind[-1]
+    return None
+
+
+def relieved(config: TrialConfig, found: list[Incident]) -> TrialConfig:
+    """Return the configuration for another attempt: half of each batch at once after memory ran out.
+
+    The weights still change once per batch. A batch of odd size goes in its smallest equal parts above one.
+    """
+    if not any(incident.kind == "out_of_memory" for incident in found):
+        return config
+    part = config.batch_size // config.accumulation
+    further = next((n for n in range(2, part + 1) if part % n == 0), 1)
+    return config.model_copy(update={"accumulation": config.accumulation * further})
+
+
+def classify(error: BaseException | None) -> Incident:
+    """Say what an error of a worker means.
+
+    Out of memory is TensorFlow's ResourceExhaustedError, which the worker turns into `TrialMemoryError`,
+    or Ray's OutOfMemoryError, by which it ends a worker before the system does; any other death is a
+    failure.
+    """
+    cause: Any = getattr(error, "cause", None) or error
+    kinds = (TrialMemoryError, ray.exceptions.OutOfMemoryError)
+    return Incident("out_of_memory" if isinstance(cause, kinds) else "failed", describe(cause))
+
+
+def describe(error: Any) -> str:
+    """Return an error in one line: its first, with the last where the first only announces it."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "the machine ran out of memory, Ray ended the worker"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "the worker process died"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    text = f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    name = "" if isinstance(error, MicrosegError) else f"{type(error).__name__}: "
+    return f"{name}{text}"[:500]

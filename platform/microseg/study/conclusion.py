@@ -1,0 +1,72 @@
+"""The end of a study: rank the trials, package the best, write what a reader takes along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mlflow import MlflowClient
+
+from microseg import report
+from microseg.errors import MicrosegError
+from microseg.search.trials import TrialRecord, Trials
+from microseg.study.candidate import note, package
+from microseg.study.request import Prepared, folder, write_text
+from microseg.tracking import store, views
+from microseg.tracking.recorder import log_metrics
+from microseg.tracking.tree import StudyRun
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished study leaves; ``unfinished`` says why it has not all its trials."""
+
+    view: report.StudyView
+    best: TrialRecord
+    best_yaml: Path
+    model: str
+    version: int
+    ui: str
+    link: str
+    unfinished: str | None
+
+
+def conclude(
+    client: MlflowClient, run: StudyRun, prepared: Prepared, trials: Trials, unfinished: str | None
+) -> Outcome:
+    """Rank the trials, package the best one's folds as the candidate, and write what a reader takes along.
+
+    Raises
+    ------
+    MicrosegError
+        If no trial has all folds.
+    """
+    best = _best(run, trials, unfinished)
+    complete = [record for record in trials.ranked() if record.state == "completed"]
+    for rank, record in enumerate(complete, 1):
+        client.set_tag(record.run_id, "microseg.rank", str(rank))
+    view = report.view(client, client.get_run(run.run_id))
+    text = yaml.safe_dump(best.config.model_dump(mode="json"), sort_keys=False)
+    best_yaml = folder(run.name) / "best.yaml"
+    write_text(best_yaml, text)
+    client.log_text(run.run_id, text, "best.yaml")
+    client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
+    client.log_text(run.run_id, report.page(client, view), "report.html")
+    model = prepared.request.model or prepared.manifest.name
+    version = package(client, run, prepared, best, model)
+    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
+    log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
+    link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
+    return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, unfinished)
+
+
+def _best(run: StudyRun, trials: Trials, unfinished: str | None) -> TrialRecord:
+    ranked = trials.ranked()
+    if ranked and ranked[0].state == "completed":
+        return ranked[0]
+    reasons = "; ".join(sorted({f"{record.state}: {record.reason}" for record in ranked}))
+    text = f"no trial of study '{run.name}' has all folds, so there is no best one ({reasons or unfinished})"
+    if unfinished:
+        text += f"; go on with more: microseg search --study {run.name} --resume --hours H"
+    raise MicrosegError(text)

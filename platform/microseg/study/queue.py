@@ -1,0 +1,79 @@
+"""What a study tries first, what it tries again with other seeds, and what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from microseg import runtime
+from microseg.checks import fitting_points, start_points
+from microseg.config import SearchConfig
+from microseg.errors import MicrosegError
+from microseg.search.job import Job
+from microseg.search.spending import projection
+from microseg.search.trials import TrialRecord, Trials, read_records
+from microseg.space import Scalar
+from microseg.storage import home
+from microseg.study.request import Prepared, StudyState, optuna_file, read_state
+
+Point = dict[str, Scalar]
+SEEDS_APART = 1000  # fold i trains with seed + i: repetitions must not meet each other's folds
+
+
+def first_points(prepared: Prepared, console: Console) -> list[Point]:
+    """Return the parameters to try first: what the search starts with, then the best of an earlier study.
+
+    Raises
+    ------
+    MicrosegError
+        If a stated configuration is no point of the space, or none of the earlier study's is.
+    """
+    config, source = prepared.request.config, f"study {prepared.request.name}"
+    points = start_points(config, prepared.space, source)
+    if config.warm_start is None:
+        return points
+    earlier = _best(config.warm_start.study)[: config.warm_start.best]
+    values = [record.config.model_dump(mode="json") for record in earlier]
+    fitting, misfits = fitting_points(values, config, prepared.space, source)
+    if not fitting:
+        why = misfits[0] if misfits else "it has no trial with all folds"
+        raise MicrosegError(
+            f"{source}: nothing of study '{config.warm_start.study}' can be tried here: {why}"
+        )
+    for reason in misfits:
+        console.print(f"warm start, left out: {reason}", soft_wrap=True, highlight=False, markup=False)
+    return [*points, *fitting]
+
+
+def _best(study: str) -> list[TrialRecord]:
+    state = read_state(study)
+    sign = -1.0 if state.request.config.mode == "max" else 1.0
+    records = read_records(optuna_file(study), study)
+    complete = [record for record in records if record.score is not None and record.state == "completed"]
+    return sorted(complete, key=lambda record: sign * (record.score or 0.0))
+
+
+def add_replicates(trials: Trials, again: Trials, config: SearchConfig) -> None:
+    """Queue the best trials with other seeds; a repetition that is there stays once."""
+    finalists = [record for record in trials.ranked() if record.state == "completed"][: config.finalists]
+    for repetition in range(1, config.replicates + 1):
+        for record in finalists:
+            seed = record.config.seed + repetition * SEEDS_APART
+            repeated = record.config.model_copy(update={"seed": seed})
+            again.add(repeated, f"{record.name}-seed-{repetition}", record.number)
+
+
+def cost(prepared: Prepared, job: Job, trials: Trials) -> str:
+    """Say what the study costs at most, by the pace of earlier trials on the same images."""
+    earlier = [*trials.records(), *_on_same_images(prepared)]
+    gpus = len(runtime.hardware()["gpus"])
+    return projection(prepared.request.config, len(job.folds), job.epochs, earlier, gpus)
+
+
+def _on_same_images(prepared: Prepared) -> Iterator[TrialRecord]:
+    for file in sorted((home() / "studies").glob("*/study.json")):
+        name = file.parent.name
+        state = StudyState.model_validate_json(file.read_text(encoding="utf-8"))
+        if state.digest == prepared.manifest.digest and name != prepared.request.name:
+            yield from read_records(optuna_file(name), name)

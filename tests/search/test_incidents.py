@@ -1,0 +1,72 @@
+"""What an attempt at a trial died of decides how the next one goes."""
+
+import pickle
+
+import pytest
+import ray.exceptions
+
+from microseg.config import TrialConfig
+from microseg.search import incidents
+from microseg.search.incidents import Incident, TrialMemoryError, classify, hopeless, relieved
+
+OOM, FAILED = Incident("out_of_memory", "out of memory"), Incident("failed", "no such thing")
+
+
+def config(batch=8, accumulation=1) -> TrialConfig:
+    values = {"model": {"name": "unet"}, "batch_size": batch, "accumulation": accumulation}
+    return TrialConfig.model_validate(values)
+
+
+def test_they_are_kept_in_order_and_a_torn_file_is_none(tmp_path):
+    assert incidents.read(tmp_path / "trial") == []
+    incidents.note(tmp_path / "trial", OOM)
+    incidents.note(tmp_path / "trial", FAILED)
+    assert incidents.read(tmp_path / "trial") == [OOM, FAILED]
+    (tmp_path / "trial" / incidents.FILE).write_text("[[")
+    assert incidents.read(tmp_path / "trial") == []
+
+
+@pytest.mark.parametrize(
+    ("found", "batch", "ends"),
+    [
+        ([], 8, None),
+        ([FAILED], 8, None),
+        ([OOM], 8, None),
+        ([OOM, FAILED], 8, None),
+        ([FAILED, FAILED], 8, FAILED),
+        ([OOM, FAILED, OOM], 8, OOM),
+        ([OOM], 1, OOM),  # one patch cannot be halved
+    ],
+)
+def test_a_trial_gets_one_more_attempt_of_each_kind(found, batch, ends):
+    assert hopeless(found, config(batch)) == ends
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "parts"), [(8, 1, 2), (8, 2, 4), (6, 1, 2), (5, 1, 5), (9, 1, 3), (4, 4, 4)]
+)
+def test_half_a_batch_at_once_keeps_the_batch(batch, accumulation, parts):
+    relief = relieved(config(batch, accumulation), [OOM])
+    assert (relief.batch_size, relief.accumulation) == (batch, parts)
+    assert TrialConfig.model_validate(relief.model_dump()) == relief  # parts are equal
+    assert relieved(config(batch, accumulation), [FAILED]) == config(batch, accumulation)
+
+
+def test_memory_is_told_from_other_deaths():
+    memory = ray.exceptions.OutOfMemoryError("killed due to the node running low on memory")
+    assert classify(memory) == ("out_of_memory", "the machine ran out of memory, Ray ended the worker")
+    assert classify(ray.exceptions.RayActorError()) == ("failed", "the worker process died")
+    assert classify(ValueError("no such\nthing")) == ("failed", "ValueError: no such")
+    assert classify(ValueError("Graph execution error:\n\nat node x\nshapes differ")).text == (
+        "ValueError: Graph execution error: shapes differ"
+    )
+    assert (
+        classify(OSError(28, "No space left on device")).text == "OSError: [Errno 28] No space left on device"
+    )
+
+
+def test_the_error_of_a_worker_arrives_wrapped():
+    error = pickle.loads(pickle.dumps(TrialMemoryError("out of memory with 8 patches at once")))
+    wrapped = ray.exceptions.RayTaskError("train", "Traceback ...", error)
+    assert classify(wrapped) == ("out_of_memory", "out of memory with 8 patches at once")
+    assert classify(None) == ("failed", "NoneType: None")
