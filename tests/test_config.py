@@ -21,6 +21,8 @@ MODEL = {"model": {"name": "unet"}}
             {**MODEL, "precision": "half"},
             "precision: Input should be 'auto', 'float32', 'bfloat16' or 'float16'",
         ),
+        ({**MODEL, "epochs": "many"}, "epochs: Input should be a whole number (given: 'many')"),
+        ({"model": "unet"}, "model: Input should be a mapping (given: 'unet')"),
         ([], "expected a mapping of keys to values, got list"),
     ],
 )
@@ -30,6 +32,23 @@ def test_a_configuration_that_does_not_fit_is_refused_with_its_source(values, sa
     assert str(caught.value).startswith("best.yaml: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"folds": "abc"}, "folds: Input should be a whole number or 'given' (given: 'abc')"),
+        ({"gpus_per_trial": "all"}, "gpus_per_trial: Input should be a number or 'auto' (given: 'all')"),
+        ({"start_with": [3]}, "start_with.0: Input should be a mapping or text (given: 3)"),
+        ({"start_with": "best.yaml"}, "start_with: Input should be a list (given: 'best.yaml')"),
+        ({"budget": {"hours": "x"}}, "budget.hours: Input should be a number (given: 'x')"),
+        ({"constraints": [{"ned": {"tile": 3}}]}, "unknown key 'constraints.0.ned'; did you mean 'need'?"),
+    ],
+)
+def test_of_alternatives_all_are_said_and_no_type_of_the_library(values, said):
+    with pytest.raises(MicrosegError) as caught:
+        parse(SearchConfig, {"space": {}} | values, "s.yaml")
+    assert str(caught.value).startswith(f"s.yaml: {said}")
 
 
 def test_nested_search_settings_are_strict_too():

@@ -9,9 +9,9 @@ from typing import Any
 
 from microseg.augment import AUGMENTATIONS, augmenter
 from microseg.components import Table, check, create
-from microseg.config import Component, SearchConfig, TrialConfig, did_you_mean, parse, read_yaml
+from microseg.config import Component, SearchConfig, TrialConfig, parse, read_yaml
 from microseg.data.preprocess import PREPROCESSING, output_channels
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, did_you_mean
 from microseg.losses import LOSSES
 from microseg.metrics import METRICS, better
 from microseg.models import ARCHITECTURES, check_tile, stride

@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from microseg.config import Component, did_you_mean
-from microseg.errors import MicrosegError
+from microseg.config import Component
+from microseg.errors import MicrosegError, did_you_mean, expected
 
 Builder = Callable[..., Any]
 Table = Mapping[str, Builder]
@@ -83,9 +83,9 @@ def _convert(where: str, name: str, value: Any, schema: Mapping[str, TypeAdapter
     try:
         return schema[name].validate_python(value)
     except ValidationError as error:
-        said = (finding["msg"].removeprefix("Value error, ") for finding in error.errors())
-        allowed = " or ".join(dict.fromkeys(said))  # of a union, all
-        raise MicrosegError(f"{where}: parameter '{name}' is {value!r}; {allowed}") from error
+        raise MicrosegError(
+            f"{where}: parameter '{name}' is {value!r}; {expected(error.errors())}"
+        ) from error
 
 
 def create(component: Component, table: Table, slot: str, *args: Any) -> Any:

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from microseg.errors import MicrosegError
+from microseg.errors import did_you_mean as did_you_mean
+from microseg.errors import first_problem as first_problem
 
 M = TypeVar("M", bound=BaseModel)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Return a hint for a mistyped name: the nearest allowed one, and all that are allowed.
-
-    Parameters
-    ----------
-    name : str
-        What was given.
-    allowed : iterable of str
-        What would have been accepted.
-    """
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
 
 
 class Strict(BaseModel):
@@ -177,27 +160,6 @@ class SearchConfig(Strict):
         if isinstance(self.folds, int) and self.folds < 1:
             raise ValueError("folds must be a whole number of at least 1, or 'given'")
         return self
-
-
-def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first finding of a pydantic error in one line, with a hint for a mistyped key."""
-    finding = error.errors()[0]
-    path = ".".join(str(part) for part in finding["loc"])
-    if finding["type"] == "extra_forbidden":
-        owner = functools.reduce(_nested, finding["loc"][:-1], model)
-        return f"unknown key '{path}'; {did_you_mean(str(finding['loc'][-1]), owner.model_fields)}"
-    said = finding["msg"].removeprefix("Value error, ")
-    if not path:  # a rule of the model as a whole, which names what it refuses
-        return said
-    given = "" if finding["type"] == "missing" else f" (given: {finding['input']!r})"
-    return f"{path}: {said}{given}"
-
-
-def _nested(owner: type[BaseModel], key: int | str) -> type[BaseModel]:
-    """Return the model that a field holds, also where the field may be None; else the owner."""
-    field = owner.model_fields.get(str(key))
-    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), owner)
 
 
 def parse(model: type[M], values: Any, source: str) -> M:

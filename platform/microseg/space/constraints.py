@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from microseg.config import Constraint, did_you_mean
-from microseg.errors import MicrosegError
+from microseg.config import Constraint
+from microseg.errors import MicrosegError, did_you_mean
 from microseg.space.nodes import Group, Number, Value, number, same, walk
 
 LIMITS = ("min", "max")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from microseg.config import Constraint, did_you_mean
-from microseg.errors import MicrosegError
+from microseg.config import Constraint
+from microseg.errors import MicrosegError, did_you_mean
 from microseg.space.nodes import Group, Node, Number, OneOf, Scalar, Value, number
 from microseg.space.space import Space
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from microseg.config import did_you_mean
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, did_you_mean
 from microseg.space.nodes import (
     Group,
     Node,
