@@ -42,7 +42,7 @@ def sampler(config: SearchConfig, number: int, costs: int) -> BaseSampler:
     References
     ----------
     TPE: Watanabe 2023, arXiv:2304.11127. GP: Ament et al. 2023, arXiv:2310.20708. CMA-ES: Hansen 2016,
-    arXiv:1604.00772. Scrambled Sobol points: Owen 1998, doi:10.1145/272991.273010.
+    arXiv:1604.00772. Scrambled Sobol points: Owen 1998, doi:10.1006/jcom.1998.0487.
     """
     make: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": _joint_tpe if costs == 0 else _tpe,
