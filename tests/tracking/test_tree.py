@@ -2,25 +2,16 @@
 
 import json
 import math
+from typing import get_args
 
 import pytest
 from mlflow import MlflowClient
 
+from microseg import training
 from microseg.errors import MicrosegError
 from microseg.tracking import store, tree
 from microseg.tracking.recorder import flatten, log_metrics
 from microseg.tracking.views import SHARED, share_view
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory) -> MlflowClient:
-    return store.connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
-
-
-@pytest.fixture(autouse=True)
-def _no_run_given(monkeypatch):
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def opened(
@@ -74,8 +65,11 @@ def test_on_resume_the_former_run_goes_on_and_the_new_one_points_to_it(client, m
     [
         ("completed", "FINISHED"),
         ("pruned", "KILLED"),
+        ("raced_out", "KILLED"),
         ("interrupted", "KILLED"),
+        ("out_of_memory", "FAILED"),
         ("diverged", "FAILED"),
+        ("collapsed", "FAILED"),
         ("failed", "FAILED"),
     ],
 )
@@ -88,6 +82,98 @@ def test_states_end_a_run_with_a_status_and_a_reason(client, state, status):
         state,
         "because",
     )
+
+
+def test_every_way_a_trial_may_end_has_a_status():
+    from microseg.search.trials import State
+
+    assert set(tree.STATUS) == set(get_args(State)) - {"running", "refused"}  # those have no run that ended
+    assert set(get_args(training.State)) <= set(tree.STATUS)
+
+
+def test_a_run_that_ended_keeps_its_end_until_it_ends_otherwise(client):
+    run_id = tree.open_study(client, "ended").run_id
+    tree.end(client, run_id, "failed", "because")
+    ended = client.get_run(run_id)
+    tree.end(client, run_id, "failed", "again")
+    assert client.get_run(run_id).to_dictionary() == ended.to_dictionary()
+    tree.end(client, run_id, "interrupted", "later")
+    assert client.get_run(run_id).data.tags[tree.STATE] == "interrupted"
+
+
+def test_a_run_that_was_killed_while_it_was_reopened_is_running_afterwards(client):
+    study = tree.open_study(client, "reopened")
+    run_id = opened(client, study, 0).run_id
+    tree.end(client, run_id, "interrupted")
+    client.update_run(run_id, status="RUNNING")
+    opened(client, study, 0)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags[tree.STATE]) == ("RUNNING", "running")
+
+
+def test_parameters_that_a_killed_driver_had_not_written_are_written_later(client):
+    study = tree.open_study(client, "half")
+    run_id = opened(client, study, 0, {"tile": "64"}).run_id
+    opened(client, study, 0, {"tile": "128", "seed": "1"})
+    assert client.get_run(run_id).data.params == {"tile": "64", "seed": "1"}
+
+
+def test_more_parameters_than_fit_a_batch_are_written(client):
+    many = {f"model/params/{number:03d}": str(number) for number in range(230)}
+    trial = opened(client, tree.open_study(client, "wide"), 0, many)
+    assert client.get_run(trial.run_id).data.params == many
+
+
+def test_a_replicate_is_a_row_of_its_own_beside_the_trials(client):
+    study = tree.open_study(client, "repeated")
+    trial = opened(client, study, 7)
+    again = tree.open_trial(client, study, "trial-007-seed-2", {}, 20, replicate_of=7)
+    fold = tree.open_fold(client, again, 0)
+    run = client.get_run(again.run_id)
+    assert (run.info.run_name, again.name, again.number) == ("trial-007-seed-2", "trial-007-seed-2", 20)
+    assert (run.data.tags[tree.LEVEL], run.data.tags[tree.REPLICATE_OF]) == ("replicate", "trial-007")
+    assert (run.data.tags[tree.PARENT], fold.info.run_name) == (study.run_id, "trial-007-seed-2/fold-1")
+    tags = client.get_run(trial.run_id).data.tags
+    assert tags[tree.LEVEL] == "trial" and tree.REPLICATE_OF not in tags
+
+
+class Answered(MlflowClient):
+    """A client of a server that created every run, died, and was asked again."""
+
+    tracking_uri = "http://127.0.0.1:9"
+
+    def create_run(self, *args, **kwargs):
+        kwargs["start_time"] = 1_700_000_000_000
+        super().create_run(*args, **kwargs)
+        return super().create_run(*args, **kwargs)
+
+
+def test_of_runs_that_a_server_made_twice_one_is_left(client):
+    twice = Answered(client.tracking_uri)
+    study = tree.open_study(twice, "twins")
+    trial = opened(twice, study, 0)
+    fold = tree.open_fold(twice, trial, 0)
+    condition = f"tags.`{tree.STUDY}` = 'twins'"
+    left = client.search_runs([study.experiment_id], condition)
+    assert {run.info.run_id for run in left} == {study.run_id, trial.run_id, fold.info.run_id}
+    assert len(left) == 3
+
+
+def test_the_older_of_two_fold_runs_goes_on(client):
+    trial = opened(client, tree.open_study(client, "older"), 0)
+    first = tree.open_fold(client, trial, 0)
+    tags = {name: first.data.tags[name] for name in (tree.KEY, tree.PARENT, tree.LEVEL)}
+    younger = client.create_run(trial.experiment_id, start_time=first.info.start_time + 1, tags=tags)
+    assert tree.open_fold(client, trial, 0).info.run_id == first.info.run_id
+    assert client.get_run(younger.info.run_id).info.lifecycle_stage == "deleted"
+    assert client.get_run(first.info.run_id).info.lifecycle_stage == "active"
+
+
+def test_a_run_that_somebody_put_below_a_trial_is_left_alone(client):
+    trial = opened(client, tree.open_study(client, "guest"), 0)
+    guests = [client.create_run(trial.experiment_id, tags={tree.PARENT: trial.run_id}) for _ in range(2)]
+    tree.open_fold(client, trial, 0)
+    assert {client.get_run(run.info.run_id).info.lifecycle_stage for run in guests} == {"active"}
 
 
 def test_what_a_dead_worker_left_running_is_ended_with_its_trial(client):

@@ -7,13 +7,13 @@ import math
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, RunTag
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +22,7 @@ from microseg.training import FoldResult, State
 
 MODEL = "model/model.keras"
 FLUSH = 15.0  # seconds: a fast fold is one batch, the curves of a slow one are watched while it trains
-MOST = 1000  # metrics in a batch of MLflow
+MOST = 990  # metrics in a batch: MLflow takes 1000 entries, tags among them
 PREVIEW = 256  # pixels: what MLflow's UI shows of a picture at first
 HAS_PICTURES = "mlflow.loggedImages"
 
@@ -61,10 +61,11 @@ class FoldRun:
         """Say whether the last batch was written long enough ago."""
         return time.monotonic() - self._flushed >= FLUSH
 
-    def flush(self) -> None:
-        """Write what is kept; should this fail, it can be called again."""
-        for batch in batches(self._pending):
-            self._client.log_batch(self._run_id, metrics=batch)
+    def flush(self, tags: Mapping[str, str] | None = None) -> None:
+        """Write what is kept, and tags; should this fail, it can be called again."""
+        marks = [RunTag(name, value) for name, value in (tags or {}).items()]
+        for batch in batches(self._pending) or [[]]:
+            self._client.log_batch(self._run_id, metrics=batch, tags=marks)
         self._pending.clear()
         self._flushed = time.monotonic()
 
@@ -74,7 +75,7 @@ class FoldRun:
         That one doubles a picture that it logs again: its name has the time and a random number. Here it has
         the time of the run's start and a number that follows from key and step, so that it replaces itself.
         """
-        self._client.set_tag(self._run_id, HAS_PICTURES, "True")
+        self.flush({HAS_PICTURES: "True"})
         with tempfile.TemporaryDirectory() as scratch:
             for key, picture in pictures.items():
                 number = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._run_id}/{key}/{step}")
@@ -87,7 +88,7 @@ class FoldRun:
 
     def close(self, result: FoldResult, recipe: Mapping[str, Any]) -> None:
         """Write result, model and what is needed to repeat the fold; then end the run."""
-        self.flush()
+        self.flush({tree.STATE: result.state, tree.REASON: f"{result.state} after {result.epochs} epochs"})
         with tempfile.TemporaryDirectory() as scratch:
             Path(scratch, "fold.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
             text = result.model_dump_json(indent=1, exclude={"model"})
@@ -95,7 +96,7 @@ class FoldRun:
             self._client.log_artifacts(self._run_id, scratch)
         if result.model.is_file():
             self._client.log_artifact(self._run_id, str(result.model), str(Path(MODEL).parent))
-        tree.end(self._client, self._run_id, result.state, f"{result.state} after {result.epochs} epochs")
+        self._client.set_terminated(self._run_id, tree.STATUS[result.state])
         self.closed = True
 
 
@@ -112,16 +113,14 @@ def known_steps(client: MlflowClient, run: Run) -> set[int]:
     return {point.step for history in histories for point in history}
 
 
-def batches(steps: Iterable[list[Metric]]) -> Iterator[list[Metric]]:
+def batches(steps: Iterable[list[Metric]]) -> list[list[Metric]]:
     """Gather whole steps into batches that MLflow writes whole or not at all.
 
     So a step that a run has in one metric it has in all of them.
     """
-    batch: list[Metric] = []
+    found: list[list[Metric]] = []
     for metrics in steps:
-        if batch and len(batch) + len(metrics) > MOST:
-            yield batch
-            batch = []
-        batch = batch + metrics
-    if batch:
-        yield batch
+        if not found or len(found[-1]) + len(metrics) > MOST:
+            found.append([])
+        found[-1] += metrics
+    return found

@@ -91,10 +91,10 @@ class Recorder:
             run.log(self._shown(progress.metrics), progress.epoch)
         else:
             run.log(final_metrics(result), 0)  # epochs count from 1
-        if progress.samples or run.due():
-            run.flush()
         if progress.samples:
             run.show(self._pictures(progress), progress.epoch)
+        elif run.due():
+            run.flush()
         if result is not None:
             fold = self._folds[result.fold]
             run.close(result, {"config": self._config.model_dump(), "fold": fold.model_dump()})

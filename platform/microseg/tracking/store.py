@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlflow
 from mlflow import MlflowClient
@@ -12,10 +14,19 @@ from mlflow.exceptions import MlflowException
 from microseg.errors import MicrosegError
 
 EXPERIMENT = "microseg"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# MLflow's client asks a server that is away again after 0, 2, 4, 8, ... seconds: 8 times are four minutes.
+SETTINGS = {
+    RETRIES: "8",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a line, and a request, for every run that ends
+}
 
 
 def connect(uri: str | None = None) -> MlflowClient:
-    """Return a client of the tracking store, whose tables exist afterwards.
+    """Return a client of the tracking store, whose tables exist afterwards; its calls are `patient`.
 
     Four processes that create an sqlite store at the same time fail (``table experiments already
     exists``), so the process that starts workers calls this first.
@@ -30,14 +41,13 @@ def connect(uri: str | None = None) -> MlflowClient:
     MicrosegError
         If the store does not answer.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    patient()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        with _impatient():
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0].rsplit(": ", 1)[-1].rstrip(")\"'")
         given = uri or mlflow.get_tracking_uri()
@@ -45,6 +55,27 @@ def connect(uri: str | None = None) -> MlflowClient:
             f"the MLflow store {given} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI"
         ) from error
     return client
+
+
+def patient() -> None:
+    """Let the MLflow calls of this process, and of those it starts, wait for a server that is away.
+
+    A worker on another machine does not inherit this from the process that called `connect`. Whatever the
+    environment says already holds.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Give up after seconds: a server that is not there at the start was mistyped or forgotten."""
+    asked = os.environ[RETRIES]
+    os.environ[RETRIES] = "3"
+    try:
+        yield
+    finally:
+        os.environ[RETRIES] = asked
 
 
 def experiment_for(client: MlflowClient, run_id: str | None) -> str:
