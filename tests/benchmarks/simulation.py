@@ -100,7 +100,7 @@ def run(
     """Run a study as `microseg.search.runner` does; ``stop_after`` so many reports, as if killed."""
     reconcile(*runs, trials.records())
     race = FoldRace(config, workers.job.epochs, len(workers.job.folds))
-    searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, MACHINE))
+    searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, MACHINE), workers.job.workdir)
     live: dict[str, Iterator[dict[str, Any]]] = {}
     names = iter(range(10**9))
     heard = 0

@@ -57,8 +57,10 @@ def test_memory_is_told_from_other_deaths():
     assert classify(memory) == ("out_of_memory", "the machine ran out of memory, Ray ended the worker")
     assert classify(ray.exceptions.RayActorError()) == ("failed", "the worker process died")
     assert classify(ValueError("no such\nthing")) == ("failed", "ValueError: no such")
-    assert classify(ValueError("Graph execution error:\n\nat node x\nshapes differ")).text == (
-        "ValueError: Graph execution error: shapes differ"
+    graph = "Graph execution error:\n\nat node x\n{}shapes differ"
+    assert classify(ValueError(graph.format(""))).text == "Graph execution error: shapes differ"
+    assert (
+        classify(ValueError(graph.format("ValueError: no such patch\n"))).text == "ValueError: no such patch"
     )
     assert (
         classify(OSError(28, "No space left on device")).text == "OSError: [Errno 28] No space left on device"

@@ -1,6 +1,7 @@
 """The progress line: what a person wants to know, a forecast everywhere, the line only on a terminal."""
 
 import io
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -70,8 +71,18 @@ def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_pa
         JOB.model_copy(update={"workdir": tmp_path}), lambda settings, text: heard.append(text)
     )
     settings = {"trial": {"name": "trial-001"}}
-    trial = SimpleNamespace(config=settings, get_pickled_error=lambda: ValueError("no such thing"))
+    kept, text = tmp_path / "error.pkl", tmp_path / "error.txt"
+    trial = SimpleNamespace(config=settings, pickled_error_file=str(kept), error_file=str(text))
+    kept.write_bytes(pickle.dumps(ValueError("no such thing")))
     failures.on_trial_recover(0, [], trial)
-    assert incidents.read(tmp_path / "trial-001") == [("failed", "ValueError: no such thing")]
+    text.write_text(
+        "Failure # 1 (occurred now)\nold\nFailure # 2 (occurred now)\nthe node running low on memory\n"
+    )
+    failures.on_trial_recover(0, [], trial)  # of Ray's own errors some are kept as text only
+    assert incidents.read(tmp_path / "trial-001") == [
+        ("failed", "ValueError: no such thing"),
+        ("out_of_memory", "the machine ran out of memory, Ray ended the worker"),
+    ]
+    kept.write_bytes(pickle.dumps(ValueError("nor that")))
     failures.on_trial_error(0, [], trial)
-    assert heard == ["ValueError: no such thing"]
+    assert heard == ["ValueError: nor that"]

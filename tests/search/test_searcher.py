@@ -29,7 +29,11 @@ def study(client, tmp_path):
     def opened(total=2):
         trials = Trials(tmp_path / "optuna.db", "study", parse_space(VALUES), CONFIG)
         race = FoldRace(CONFIG, 3, 2)
-        return trials, race, StudySearcher(trials, total, (client, run), race, Packing(CONFIG, MACHINE))
+        return (
+            trials,
+            race,
+            StudySearcher(trials, total, (client, run), race, Packing(CONFIG, MACHINE), tmp_path),
+        )
 
     opened.run = run
     return opened
@@ -98,6 +102,20 @@ def test_a_worker_that_could_not_even_tell_is_failed_with_the_error(client, stud
     searcher.explain(failed, "ValueError: no such thing")
     assert [(r.state, r.reason) for r in trials.records()] == [("failed", "ValueError: no such thing")]
     assert client.get_run(failed["trial"]["run_id"]).data.tags[tree.REASON] == "ValueError: no such thing"
+
+
+def test_the_checkpoints_of_a_trial_that_has_ended_are_deleted_those_of_an_interrupted_one_stay(
+    study, tmp_path
+):
+    _, race, searcher = study()
+    for name in ("a", "b"):
+        settings = searcher.suggest(name)
+        folder = tmp_path / settings["trial"]["name"] / "fold-0" / "checkpoint"
+        folder.mkdir(parents=True)
+    race.stopped = {0: Stopped("pruned", "ASHA at epoch 1"), 1: Stopped("interrupted", "the budget is spent")}
+    for name in ("a", "b"):
+        searcher.on_trial_complete(name, result(1, 0.5))
+    assert [path.parts[-3] for path in sorted(tmp_path.rglob("checkpoint"))] == ["trial-001"]
 
 
 def test_what_is_reported_again_is_recorded_once(study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,8 @@ from microseg.errors import MicrosegError
 
 FILE = "incidents.json"
 MOST = {"out_of_memory": 2, "failed": 2}  # the first of each kind is followed by another attempt
+
+CAUSE = re.compile(r"\w*(Error|Exception): \S")
 
 Kind = Literal["out_of_memory", "failed"]
 
@@ -80,12 +83,13 @@ def classify(error: BaseException | None) -> Incident:
 
 
 def describe(error: Any) -> str:
-    """Return an error in one line: its first, with the last where the first only announces it."""
+    """Return an error in one line: its first or, where that only announces, what raised it first."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return "the machine ran out of memory, Ray ended the worker"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the worker process died"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    text = f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    if lines[0].endswith(":"):  # TensorFlow: "Graph execution error:", many lines, the cause among them
+        return next((line for line in lines[1:] if CAUSE.match(line)), f"{lines[0]} {lines[-1]}")[:500]
     name = "" if isinstance(error, MicrosegError) else f"{type(error).__name__}: "
-    return f"{name}{text}"[:500]
+    return f"{name}{lines[0]}"[:500]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
+from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from rich.console import Console
 from rich.status import Status
@@ -144,8 +147,26 @@ class Failures(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Leave a note for the attempt that follows; its worker is not started yet."""
         folder = self._job.workdir / trial.config["trial"]["name"]
-        incidents.note(folder, incidents.classify(trial.get_pickled_error()))
+        incidents.note(folder, incidents.classify(_error(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on the error in words."""
-        self._explain(trial.config, incidents.classify(trial.get_pickled_error()).text)
+        self._explain(trial.config, incidents.classify(_error(trial)).text)
+
+
+def _error(trial: Any) -> BaseException:
+    """Return why a trial's last attempt ended.
+
+    Ray keeps the errors of tasks and actors, in a file that its own `get_pickled_error` looks for elsewhere;
+    of others it keeps the text.
+    """
+    kept = Path(trial.pickled_error_file or "")
+    if kept.is_file():
+        error: BaseException = cloudpickle.loads(kept.read_bytes())
+        kept.unlink()  # the next error may be one of those of which only the text is kept
+        return error
+    text = Path(trial.error_file or "")
+    said = text.read_text(encoding="utf-8") if text.is_file() else ""
+    last = said.rpartition("Failure # ")[2].partition("\n")[2].strip()
+    kind = OutOfMemoryError if "running low on memory" in last else RuntimeError
+    return kind(last or "the worker ended without a word")

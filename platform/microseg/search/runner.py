@@ -70,7 +70,7 @@ def run_trials(
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)
-        searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, nodes))
+        searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, nodes), job.workdir)
         tuner = tune.Tuner(
             tune.with_resources(functools.partial(train, job=job), _asked),
             tune_config=tune.TuneConfig(

@@ -16,6 +16,7 @@ from microseg.search.trials import State, TrialRecord, Trials
 from microseg.tracking import tree
 from microseg.tracking.recorder import flatten
 from microseg.tracking.tree import StudyRun, TrialRun
+from microseg.training import discard_checkpoints
 
 KNOWN = ("seconds", "epochs", "cost", "memory_mib", "gpu_memory_mib")
 
@@ -49,6 +50,8 @@ class StudySearcher(Searcher):
         The scheduler, which knows why it stopped a trial.
     packing : Packing
         What each trial asks of the machine.
+    workdir : Path
+        Holds a folder per trial; of one that has ended, the checkpoints are deleted.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class StudySearcher(Searcher):
         runs: tuple[MlflowClient, StudyRun],
         race: FoldRace,
         packing: Packing,
+        workdir: Path,
     ) -> None:
         super().__init__(metric="objective", mode=trials.mode)
         self._trials = trials
@@ -65,6 +69,7 @@ class StudySearcher(Searcher):
         self._client, self._study = runs
         self._race = race
         self._packing = packing
+        self._workdir = workdir
         self._left = trials.unfinished()
         self._live: dict[str, Live] = {}
         records = trials.records()
@@ -133,6 +138,8 @@ class StudySearcher(Searcher):
         self._trials.finish(live.run.number, state, reason, score, live.last.get("cost"))
         tree.end_children(self._client, live.run.experiment_id, live.run.run_id, state, reason)
         tree.end(self._client, live.run.run_id, state, reason)
+        if state != "interrupted":
+            discard_checkpoints(self._workdir / live.run.name)
 
     def _outcome(self, live: Live, error: bool) -> tuple[State, str]:
         if error:

@@ -109,6 +109,7 @@ class Trials:
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=study,
+            sampler=sampler(config, 0, self._costs),  # also what is told before anything is asked reaches it
             directions=directions + cheap,
             load_if_exists=True,
         )

@@ -17,6 +17,7 @@ from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
 from microseg.search.runner import run_trials
+from microseg.search.samplers import check_sampler
 from microseg.search.scheduler import rungs
 from microseg.search.spending import Spending
 from microseg.search.trials import Trials
@@ -49,7 +50,10 @@ def prepare(request: Request) -> Prepared:
     MicrosegError
         For the first thing that would go wrong later.
     """
-    return divide(request, check_space(request.config, f"study {request.name}"))
+    source = f"study {request.name}"
+    space = check_space(request.config, source)
+    check_sampler(request.config, space, source)
+    return divide(request, space)
 
 
 def divide(request: Request, space: Space) -> Prepared:
@@ -176,7 +180,7 @@ def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     tree.set_tags(client, run.run_id, against | tags)
 
 
-def _job(prepared: Prepared) -> Job:
+def job_of(prepared: Prepared) -> Job:
     """Return what all trials of a study have in common."""
     config = prepared.request.config
     epochs = max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default)
@@ -198,7 +202,7 @@ def _run(
     client: MlflowClient, run: StudyRun, prepared: Prepared, points: Sequence[Point], console: Console
 ) -> Outcome:
     name, config = run.name, prepared.request.config
-    job = _job(prepared)
+    job = job_of(prepared)
     trials = Trials(optuna_file(name), name, prepared.space, config)
     trials.enqueue(points)
     console.print(cost(prepared, job, trials), style="dim", highlight=False, soft_wrap=True)
