@@ -54,7 +54,9 @@ def test_every_field_of_the_data_options_is_an_option_with_its_description(calle
     ("arguments", "said"),
     [
         (["search", "--resume"], "--resume needs the name of the study; add --study NAME"),
-        (["search", "--resume", "--study", "s", "--data", "d"], "give only --study and --trials with it"),
+        (["search", "--resume", "--study", "s", "--data", "d"], "there is no study 's'"),
+        (["search", "--space", "missing.yaml"], "missing.yaml: no such file"),
+        (["search", "--hours", "-1"], "budget.hours: "),
         (["search", "--resume", "--study", "nobody"], "there is no study 'nobody'"),
         (["search", "--space", "none.yaml"], "none.yaml: no such file"),
         (["search", "--data", "nowhere", "--study", "x"], "nowhere"),

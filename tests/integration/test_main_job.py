@@ -289,7 +289,7 @@ def test_one_changed_mask_pixel_is_noticed(here, runs):
         with pytest.raises(MicrosegError, match="have changed since study 'first'"):
             reproduce(runs["trial-000/fold-1"].info.run_id)
         with pytest.raises(MicrosegError, match="the data set of study 'first' has changed since it began"):
-            studies.resume("first", 0, Console(quiet=True))
+            studies.resume(studies.read_state("first").request, False, Console(quiet=True))
     finally:
         mask.write_bytes(original)
 

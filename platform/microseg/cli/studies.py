@@ -113,18 +113,26 @@ def search(
     _conclude(studies.resume(began.model_copy(update=changes), force, out))
 
 
-def _conclude(outcome: Any) -> None:
-    """Print the leaderboard, where the best configuration is, and the two commands to go on with."""
+def _show(view: Any) -> None:
+    """Print the leaderboard, what became of the trials, and what their scores can tell."""
     from microseg import report
 
-    out.print(report.terminal_table(outcome.view))
-    out.print(report.summary(outcome.view), soft_wrap=True, highlight=False)
+    out.print(report.terminal_table(view))
+    for text in (report.summary(view), f"{report.comparison(view)} {report.resolution(view)}".strip()):
+        out.print(text, soft_wrap=True, highlight=False)
+    repeats = report.repeats_table(view)
+    if repeats.row_count:
+        out.print(repeats)
+
+
+def _conclude(outcome: Any) -> None:
+    """Print the leaderboard, where the best configuration is, and the two commands to go on with."""
+    _show(outcome.view)
+    note = "Selection scores: early stopping saw these folds; only the untouched hold-out is unbiased."
+    out.print(note, style="dim")
     if outcome.unfinished:
         name = outcome.view.run.info.run_name
-        say(f"{outcome.unfinished}; go on with more: microseg search --study {name} --resume --hours H")
-    comparison = report.comparison(outcome.view)
-    note = "Selection scores: early stopping saw these folds; only the untouched hold-out is unbiased."
-    out.print(f"{comparison} {note}".strip(), style="dim")
+        say(f"{outcome.unfinished}; to go on: microseg search --study {name} --resume --hours H")
     lines = [
         f"best configuration  {outcome.best_yaml}",
         f"candidate           models:/{outcome.model}@candidate (version {outcome.version})",
@@ -171,7 +179,7 @@ def write_report(
 
     client = store.connect()
     view = report.view(client, report.find_study(client, study))
-    out.print(report.terminal_table(view))
+    _show(view)
     if output:
         with replacing(output) as file:
             file.write(report.page(client, view).encode())

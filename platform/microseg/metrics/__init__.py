@@ -35,7 +35,7 @@ from microseg.metrics.objects import average_precision, panoptic_quality
 from microseg.metrics.probability import roc_auc
 
 # Of all names that are reported, with or without a prefix such as "val/", those that improve downwards.
-LOWER_IS_BETTER = frozenset({"loss", "hausdorff95", "hausdorff95_um"})
+LOWER_IS_BETTER = frozenset({"loss", "hausdorff95", "hausdorff95_um", "inference_seconds"})
 
 __all__ = [
     "LOWER_IS_BETTER",

@@ -52,12 +52,16 @@ def conclude(
     write_text(best_yaml, text)
     client.log_text(run.run_id, text, "best.yaml")
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
+    if view.replicates:
+        client.log_text(run.run_id, report.repeats_frame(view).to_csv(index=False), "repeats.csv")
     client.log_text(run.run_id, report.page(client, view), "report.html")
     model = prepared.request.model or prepared.manifest.name
     version = package(client, run, prepared, best, model)
     client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
-    link = views.share_view(client, run, f"cv/{view.metric.removeprefix('val/')}", view.varied)
+    costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
+    score = f"cv/{view.metric.removeprefix('val/')}"
+    link = views.share_view(client, run, score, view.varied, costs)
     return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, unfinished)
 
 

@@ -35,11 +35,11 @@ def first_points(prepared: Prepared, console: Console) -> list[Point]:
         return points
     earlier = _best(config.warm_start.study)[: config.warm_start.best]
     values = [record.config.model_dump(mode="json") for record in earlier]
-    fitting, misfits = fitting_points(values, config, prepared.space, source)
+    fitting, misfits = fitting_points(values, config, prepared.space, f"study '{config.warm_start.study}'")
     if not fitting:
         why = misfits[0] if misfits else "it has no trial with all folds"
         raise MicrosegError(
-            f"{source}: nothing of study '{config.warm_start.study}' can be tried here: {why}"
+            f"{source}: nothing of study '{config.warm_start.study}' can be tried here; {why}"
         )
     for reason in misfits:
         console.print(f"warm start, left out: {reason}", soft_wrap=True, highlight=False, markup=False)

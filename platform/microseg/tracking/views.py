@@ -14,7 +14,9 @@ from microseg.tracking.tree import LEVEL, REASON, STATE, STUDY, StudyRun
 SHARED = "mlflow.sharedViewState."
 
 
-def share_view(client: MlflowClient, study: StudyRun, score: str, parameters: Sequence[str]) -> str:
+def share_view(
+    client: MlflowClient, study: StudyRun, score: str, parameters: Sequence[str], costs: Sequence[str] = ()
+) -> str:
     """Prepare the view of a study and return the link to it.
 
     MLflow's UI opens in another view and with no metric or parameter among its columns, whatever
@@ -31,6 +33,8 @@ def share_view(client: MlflowClient, study: StudyRun, score: str, parameters: Se
         What trials are ranked by, without its suffix: ``cv/dice``.
     parameters : sequence of str
         Paths of the parameters in which the trials differ.
+    costs : sequence of str
+        Metrics that are searched to be low beside the score.
 
     Returns
     -------
@@ -38,15 +42,16 @@ def share_view(client: MlflowClient, study: StudyRun, score: str, parameters: Se
         The address, on the server of the store, or where ``mlflow ui`` listens by default.
     """
     key = f"microseg-{study.run_id[:8]}"
-    state = json.dumps(_state(study, score, parameters))
+    state = json.dumps(_state(study, score, parameters, costs))
     client.set_experiment_tag(study.experiment_id, SHARED + key, state)
     base = client.tracking_uri if client.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
     page = f"/#/experiments/{study.experiment_id}/runs"
     return f"{base.rstrip('/')}{page}?workflowType=machine_learning&viewStateShareKey={key}"
 
 
-def _state(study: StudyRun, score: str, parameters: Sequence[str]) -> dict[str, Any]:
+def _state(study: StudyRun, score: str, parameters: Sequence[str], costs: Sequence[str]) -> dict[str, Any]:
     columns = [f"tags.`{STATE}`", f"metrics.`{score}_mean`", f"metrics.`{score}_std`"]
+    columns += [f"metrics.`{cost}`" for cost in costs]
     columns += [f"params.`{path}`" for path in parameters]
     columns += ["metrics.`folds_done`", "metrics.`seconds`", f"tags.`{REASON}`"]
     return {
@@ -61,16 +66,16 @@ def _state(study: StudyRun, score: str, parameters: Sequence[str]) -> dict[str, 
         "columnOrder": columns,
         "isAccordionReordered": True,  # otherwise the section of a chart's own metrics comes first
         "compareRunSections": [_SECTION],
-        "compareRunCharts": _charts(f"{score}_mean", parameters),
+        "compareRunCharts": _charts([f"{score}_mean", *costs], parameters),
     }
 
 
 _SECTION = {"uuid": "best", "name": "Best", "display": True, "isReordered": True}
 
 
-def _charts(score: str, parameters: Sequence[str]) -> list[dict[str, Any]]:
+def _charts(metrics: Sequence[str], parameters: Sequence[str]) -> list[dict[str, Any]]:
     """Return the charts that come first: parallel coordinates of what was searched, and the scores."""
     shared = {"metricSectionId": "best", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
-    parallel = {"type": "PARALLEL", "selectedMetrics": [score], "selectedParams": list(parameters)}
-    bars = {"type": "BAR", "metricKey": score}
+    parallel = {"type": "PARALLEL", "selectedMetrics": list(metrics), "selectedParams": list(parameters)}
+    bars = {"type": "BAR", "metricKey": metrics[0]}
     return [shared | parallel | {"uuid": "parallel"}, shared | bars | {"uuid": "bars"}]

@@ -1,0 +1,98 @@
+"""What a study tries first: stated points, then the best of an earlier study; and what it tries again."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from microseg.checks import check_space
+from microseg.config import SearchConfig
+from microseg.errors import MicrosegError
+from microseg.search.trials import Trials
+from microseg.study import Request, StudyState, folder
+from microseg.study.queue import add_replicates, first_points
+from microseg.study.request import alone, optuna_file, state_file, write_text
+
+VALUES = {
+    "model": {"name": "unet", "params": {"depth": {"int_uniform": [2, 5]}}},
+    "patience": {"int_uniform": [1, 9]},
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICROSEG_HOME", str(tmp_path / "home"))
+
+
+def prepared(tmp_path, name="second", values=VALUES, **changes):
+    config = SearchConfig.model_validate({"space": values} | changes)
+    request = Request(name=name, data=tmp_path, config=config)
+    return SimpleNamespace(request=request, space=check_space(config, name))
+
+
+def earlier(tmp_path, scores):
+    """Write a study whose trials reached some scores."""
+    given = prepared(tmp_path, "first", sampler="random")
+    trials = Trials(optuna_file("first"), "first", given.space, given.request.config)
+    for score in scores:
+        record = trials.propose()
+        trials.finish(record.number, "completed" if score else "failed", "", score)
+    state = StudyState(request=given.request, digest="d" * 64, run_id="r")
+    write_text(state_file("first"), state.model_dump_json())
+    return trials.records()
+
+
+def test_stated_points_come_before_those_of_the_earlier_study(tmp_path):
+    records = earlier(tmp_path, [0.5, 0.9, None, 0.7])
+    start = [{"model": {"name": "unet", "params": {"depth": 4}}}]
+    given = prepared(tmp_path, start_with=start, warm_start={"study": "first", "best": 2})
+    points = first_points(given, Console(quiet=True))
+    assert points[0] == {"model/params/depth": 4}
+    best = [records[1].config, records[3].config]
+    assert [point["patience"] for point in points[1:]] == [config.patience for config in best]
+
+
+def test_what_does_not_fit_is_left_out_and_said(tmp_path):
+    records = earlier(tmp_path, [0.5, 0.9, 0.7, 0.6, 0.8])
+    depths = {record.config.model.params["depth"] for record in records}
+    assert len(depths) > 1
+    narrow = VALUES | {"model": {"name": "unet", "params": {"depth": min(depths)}}}
+    said = Console(file=io.StringIO(), width=200)
+    points = first_points(prepared(tmp_path, values=narrow, warm_start={"study": "first"}), said)
+    fitting = [record for record in records if record.config.model.params["depth"] == min(depths)]
+    assert len(points) == len(fitting)
+    assert said.file.getvalue().count("warm start, left out: ") == len(records) - len(fitting)
+
+
+def test_an_earlier_study_that_helps_nothing_is_refused(tmp_path):
+    earlier(tmp_path, [None])
+    with pytest.raises(
+        MicrosegError, match="nothing of study 'first' can be tried here; it has no trial with all"
+    ):
+        first_points(prepared(tmp_path, warm_start={"study": "first"}), Console(quiet=True))
+    with pytest.raises(MicrosegError, match="there is no study 'nobody'"):
+        first_points(prepared(tmp_path, warm_start={"study": "nobody"}), Console(quiet=True))
+
+
+def test_the_finalists_are_queued_with_seeds_of_their_own(tmp_path):
+    earlier(tmp_path, [0.5, 0.9, 0.7])
+    given = prepared(tmp_path, "first", sampler="random", replicates=2, finalists=2)
+    trials = Trials(optuna_file("first"), "first", given.space, given.request.config)
+    again = Trials(optuna_file("first"), "first again", given.space, given.request.config)
+    for _ in range(2):  # as a study that is resumed does
+        add_replicates(trials, again, given.request.config)
+    assert again.waiting() == 4
+    records = [again.propose() for _ in range(4)]
+    assert [(r.name, r.replicate_of, r.config.seed) for r in records] == [
+        ("trial-001-seed-1", 1, 1000), ("trial-002-seed-1", 2, 1000),
+        ("trial-001-seed-2", 1, 2000), ("trial-002-seed-2", 2, 2000),
+    ]  # fmt: skip
+
+
+def test_a_study_is_run_by_one_process_at_a_time():
+    refused = pytest.raises(MicrosegError, match="study 'first' is being run by another process")
+    with alone("first"), refused, alone("first"):
+        pass
+    with alone("first"):
+        assert (folder("first") / "lock").exists()
