@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -54,10 +54,10 @@ def told(tmp_path) -> Callable[[int], list[Progress]]:
 
 
 @pytest.fixture
-def train() -> Callable[[MlflowClient, StudyRun, list[Progress]], None]:
+def train() -> Callable[[MlflowClient, StudyRun, Iterable[Progress]], None]:
     """Return a function that does what driver and worker do with a trial."""
 
-    def train(client: MlflowClient, study: StudyRun, events: list[Progress]) -> None:
+    def train(client: MlflowClient, study: StudyRun, events: Iterable[Progress]) -> None:
         trial = tree.open_trial(client, study, "trial-000", {"tile": "64", "model/name": "unet"}, 0)
         folds = [Fold(index=index, train=("a",), valid=("b",)) for index in range(9)]
         record = Recorder(trial, TrialConfig(model=Component(name="unet")), folds)

@@ -16,8 +16,9 @@ import pytest
 from urllib3.connectionpool import HTTPConnectionPool
 
 from microseg.tracking import store, tree
+from microseg.training import Progress
 
-AWAY = 60.0
+AWAY = 60.0  # seconds
 
 pytestmark = pytest.mark.slow
 
@@ -80,36 +81,30 @@ def server(tmp_path, monkeypatch) -> Iterator[Server]:
         server.kill()
 
 
+def during(events: list[Progress], number: int, thread: threading.Thread) -> Iterator[Progress]:
+    """Yield events; with one of them something else begins, and goes on while the rest are told."""
+    for index, event in enumerate(events):
+        if index == number:
+            thread.start()
+        yield event
+
+
 def test_a_server_that_is_away_for_a_minute_gets_everything_once(server, told, train, contents):
     client, events = store.connect(server.address), told(4)
     whole = tree.open_study(client, "whole")
     train(client, whole, events)
     outage = threading.Thread(target=server.outage)
     study = tree.open_study(client, "outage")
-    train(client, study, Cut(events, 6, outage))
+    train(client, study, during(events, 6, outage))
     outage.join()
     assert contents(client, study) == contents(client, whole)
     assert len(client.search_runs([study.experiment_id], f"tags.`{tree.STUDY}` = 'outage'")) == 1 + 1 + 4
 
 
-class Cut(list):
-    """Events after one of which something else begins, while the next ones are told."""
-
-    def __init__(self, events: list, after: int, thread: threading.Thread) -> None:
-        super().__init__(events)
-        self.after, self.thread = after, thread
-
-    def __iter__(self):
-        for number, event in enumerate(super().__iter__()):
-            if number == self.after:
-                self.thread.start()
-            yield event
-
-
 def test_a_request_that_the_server_did_and_never_answered_is_done_once(
     server, monkeypatch, told, train, contents
 ):
-    """A proxy that drops every first answer stands for a server that dies before it answers."""
+    """Every first answer is lost on its way, as that of a server which dies before it answers."""
     client, events = store.connect(server.address), told(2)
     whole, study = tree.open_study(client, "whole"), tree.open_study(client, "unanswered")
     train(client, whole, events)
