@@ -56,6 +56,22 @@ def test_nested_search_settings_are_strict_too():
         parse(SearchConfig, {"space": {}, "asha": {"graze": 3}}, "s.yaml")
 
 
+def test_asha_does_not_stop_what_costs_little():
+    """It would compare by the metric alone, and a cheap network belongs on the front however it ranks."""
+    values = {"space": {}, "against": "parameters"}
+    assert parse(SearchConfig, values, "file").asha is None
+    with pytest.raises(MicrosegError, match="with against: parameters leave asha out"):
+        parse(SearchConfig, values | {"asha": {"grace": 3}}, "file")
+
+
+def test_a_batch_is_accumulated_of_equal_parts():
+    values = {"model": {"name": "unet"}, "batch_size": 6, "accumulation": 4}
+    with pytest.raises(
+        MicrosegError, match="accumulation must divide batch_size into equal parts; 4 does not"
+    ):
+        parse(TrialConfig, values, "file")
+
+
 def test_a_configuration_is_frozen_and_survives_a_round_trip():
     config = TrialConfig.model_validate(MODEL)
     with pytest.raises(ValueError, match="frozen"):

@@ -128,10 +128,11 @@ class SearchConfig(Strict):
     `microseg.space`); ``constraints`` refuse points of it, and ``start_with`` names points, or files such as
     a ``best.yaml``, that are tried first. ``holdout`` is the fraction of groups set aside that no search
     sees. ``against`` is a cost that is searched to be low beside the metric: parameters of the network, or
-    seconds to predict a megapixel. ``gpus_per_trial`` is a number or a fraction; ``auto`` packs as many
-    trials on a GPU as the memory measured in earlier ones allows. Of ``brief`` curves MLflow has the losses,
-    the Dice and the metric by epoch; all others are in the history of each fold's ``result.json``. After the
-    search, the best ``finalists`` are trained ``replicates`` times more, with other seeds.
+    seconds to predict a megapixel; there is no ASHA then, and only rivals that cost no more end a trial.
+    ``gpus_per_trial`` is a number or a fraction; ``auto`` packs as many trials on a GPU as the memory
+    measured in earlier ones allows. Of ``brief`` curves MLflow has the losses, the Dice and the metric by
+    epoch; all others are in the history of each fold's ``result.json``. After the search, the best
+    ``finalists`` are trained ``replicates`` times more, with other seeds.
     """
 
     space: dict[str, Any]
@@ -154,6 +155,18 @@ class SearchConfig(Strict):
     concurrency: int = Field(default=1, ge=1)
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_asha_against_a_cost(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("against"):
+            if values.get("asha"):
+                raise ValueError(
+                    f"asha compares trials by the metric alone and would stop those that cost little; with "
+                    f"against: {values['against']} leave asha out"
+                )
+            return values | {"asha": None}
+        return values
 
     @model_validator(mode="after")
     def _at_least_one_fold(self) -> SearchConfig:
