@@ -36,6 +36,7 @@ def test_they_are_kept_in_order_and_a_torn_file_is_none(tmp_path):
         ([FAILED, FAILED], 8, FAILED),
         ([OOM, FAILED, OOM], 8, OOM),
         ([OOM], 1, OOM),  # one patch cannot be halved
+        ([OOM._replace(accumulation=8)], 8, OOM._replace(accumulation=8)),
     ],
 )
 def test_a_trial_gets_one_more_attempt_of_each_kind(found, batch, ends):
@@ -46,17 +47,25 @@ def test_a_trial_gets_one_more_attempt_of_each_kind(found, batch, ends):
     ("batch", "accumulation", "parts"), [(8, 1, 2), (8, 2, 4), (6, 1, 2), (5, 1, 5), (9, 1, 3), (4, 4, 4)]
 )
 def test_half_a_batch_at_once_keeps_the_batch(batch, accumulation, parts):
-    relief = relieved(config(batch, accumulation), [OOM])
+    relief = relieved(config(batch, accumulation), [OOM._replace(accumulation=accumulation)])
     assert (relief.batch_size, relief.accumulation) == (batch, parts)
     assert TrialConfig.model_validate(relief.model_dump()) == relief  # parts are equal
     assert relieved(config(batch, accumulation), [FAILED]) == config(batch, accumulation)
 
 
+def test_a_resumed_trial_is_not_halved_again():
+    """The search keeps the parts with the configuration, and hands them to the worker of a resumed study."""
+    relief = relieved(config(8), [OOM])
+    assert relieved(relief, [OOM]) == relief
+    assert hopeless([OOM], relieved(config(2), [OOM])) is None
+    assert relieved(config(8, 2), [OOM._replace(accumulation=2)]).accumulation == 4
+
+
 def test_memory_is_told_from_other_deaths():
     memory = ray.exceptions.OutOfMemoryError("killed due to the node running low on memory")
-    assert classify(memory) == ("out_of_memory", "the machine ran out of memory, Ray ended the worker")
-    assert classify(ray.exceptions.RayActorError()) == ("failed", "the worker process died")
-    assert classify(ValueError("no such\nthing")) == ("failed", "ValueError: no such")
+    assert classify(memory)[:2] == ("out_of_memory", "the machine ran out of memory, Ray ended the worker")
+    assert classify(ray.exceptions.RayActorError())[:2] == ("failed", "the worker process died")
+    assert classify(ValueError("no such\nthing"))[:2] == ("failed", "ValueError: no such")
     graph = "Graph execution error:\n\nat node x\n{}shapes differ"
     assert classify(ValueError(graph.format(""))).text == "Graph execution error: shapes differ"
     assert (
@@ -70,5 +79,5 @@ def test_memory_is_told_from_other_deaths():
 def test_the_error_of_a_worker_arrives_wrapped():
     error = pickle.loads(pickle.dumps(TrialMemoryError("out of memory with 8 patches at once")))
     wrapped = ray.exceptions.RayTaskError("train", "Traceback ...", error)
-    assert classify(wrapped) == ("out_of_memory", "out of memory with 8 patches at once")
-    assert classify(None) == ("failed", "NoneType: None")
+    assert classify(wrapped)[:2] == ("out_of_memory", "out of memory with 8 patches at once")
+    assert classify(None)[:2] == ("failed", "NoneType: None")

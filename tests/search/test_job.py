@@ -143,7 +143,7 @@ def test_a_folder_is_held_by_one_process(tmp_path, monkeypatch):
 
 def test_a_hopeless_trial_is_reported_and_not_trained(tmp_path, monkeypatch):
     sent = []
-    monkeypatch.setattr(worker, "Reporter", lambda job, trial: Reporter(job, trial, send=sent.append))
+    monkeypatch.setattr(worker, "Reporter", lambda *given: Reporter(*given, send=sent.append))
     monkeypatch.setattr(worker, "_train", lambda *given: pytest.fail("it was trained"))
     for _ in range(2):
         incidents.note(tmp_path / "trial-004", incidents.Incident("failed", "ValueError: no such thing"))

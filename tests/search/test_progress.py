@@ -70,7 +70,7 @@ def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_pa
     failures = Failures(
         JOB.model_copy(update={"workdir": tmp_path}), lambda settings, text: heard.append(text)
     )
-    settings = {"trial": {"name": "trial-001"}}
+    settings = {"trial": {"name": "trial-001"}, "config": {"accumulation": 2}}
     kept, text = tmp_path / "error.pkl", tmp_path / "error.txt"
     trial = SimpleNamespace(config=settings, pickled_error_file=str(kept), error_file=str(text))
     kept.write_bytes(pickle.dumps(ValueError("no such thing")))
@@ -80,8 +80,8 @@ def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_pa
     )
     failures.on_trial_recover(0, [], trial)  # of Ray's own errors some are kept as text only
     assert incidents.read(tmp_path / "trial-001") == [
-        ("failed", "ValueError: no such thing"),
-        ("out_of_memory", "the machine ran out of memory, Ray ended the worker"),
+        ("failed", "ValueError: no such thing", 2),
+        ("out_of_memory", "the machine ran out of memory, Ray ended the worker", 2),
     ]
     kept.write_bytes(pickle.dumps(ValueError("nor that")))
     failures.on_trial_error(0, [], trial)

@@ -26,10 +26,11 @@ class TrialMemoryError(MicrosegError):
 
 
 class Incident(NamedTuple):
-    """How an attempt ended, and in words."""
+    """How an attempt ended, in words, and in how many parts its batches were drawn."""
 
     kind: Kind
     text: str
+    accumulation: int = 1
 
 
 def read(folder: Path) -> list[Incident]:
@@ -49,21 +50,24 @@ def note(folder: Path, incident: Incident) -> None:
 def hopeless(found: list[Incident], config: TrialConfig) -> Incident | None:
     """Return why a trial is not tried again; None while it may be.
 
-    Memory that does not suffice for half a batch, or cannot be halved, and a second failure end it.
+    Memory that does not suffice for half a batch, or for one patch, and a second failure end it.
     """
     for kind, most in MOST.items():
         of_kind = [incident for incident in found if incident.kind == kind]
-        if len(of_kind) >= most or (of_kind and kind == "out_of_memory" and config.batch_size == 1):
+        if len(of_kind) >= most:
             return of_kind[-1]
-    return None
+    single = (incident for incident in found if incident.accumulation >= config.batch_size)
+    return next((incident for incident in single if incident.kind == "out_of_memory"), None)
 
 
 def relieved(config: TrialConfig, found: list[Incident]) -> TrialConfig:
     """Return the configuration for another attempt: half of each batch at once after memory ran out.
 
     The weights still change once per batch. A batch of odd size goes in its smallest equal parts above one.
+    A configuration that has more parts than those that ran out, as a resumed study keeps it, stays.
     """
-    if not any(incident.kind == "out_of_memory" for incident in found):
+    tried = [incident.accumulation for incident in found if incident.kind == "out_of_memory"]
+    if config.accumulation > max(tried, default=0):
         return config
     part = config.batch_size // config.accumulation
     further = next((n for n in range(2, part + 1) if part % n == 0), 1)

@@ -129,16 +129,17 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
     job : Job
         What all trials have in common.
     """
-    config = TrialConfig.model_validate(settings["config"])
+    proposed = TrialConfig.model_validate(settings["config"])
     trial = TrialRun.model_validate(settings["trial"])
     folder = job.workdir / trial.name
     with _alone(folder):
         found = incidents.read(folder)
-        reason = incidents.hopeless(found, config)
+        config = incidents.relieved(proposed, found)
+        reason = incidents.hopeless(found, proposed)
         if reason:
-            Reporter(job, trial).stop(0, 0, reason.kind, reason.text)
+            Reporter(job, trial, config.accumulation).stop(0, 0, reason.kind, reason.text)
             return
-        _train(incidents.relieved(config, found), trial, job, settings["threads"])
+        _train(config, trial, job, settings["threads"])
 
 
 @contextmanager

@@ -147,7 +147,8 @@ class Failures(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Leave a note for the attempt that follows; its worker is not started yet."""
         folder = self._job.workdir / trial.config["trial"]["name"]
-        incidents.note(folder, incidents.classify(_error(trial)))
+        parts = trial.config["config"]["accumulation"]
+        incidents.note(folder, incidents.classify(_error(trial))._replace(accumulation=parts))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on the error in words."""
