@@ -16,9 +16,10 @@ from microseg.config import SearchConfig
 from microseg.search import job as worker
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
-from microseg.search.resources import Packing, ray_session
+from microseg.search.resources import Packing
 from microseg.search.scheduler import FoldRace
 from microseg.search.searcher import StudySearcher, reconcile
+from microseg.search.session import ray_session
 from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.tracking.tree import StudyRun

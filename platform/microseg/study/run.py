@@ -19,6 +19,7 @@ from microseg.search.job import Job
 from microseg.search.runner import run_trials
 from microseg.search.samplers import check_sampler
 from microseg.search.scheduler import rungs
+from microseg.search.session import ready
 from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.space import Space
@@ -98,7 +99,7 @@ def search(request: Request, console: Console) -> Outcome:
         if finding.level == "warn":
             console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
-    with alone(request.name), study_run(client, request.name) as run:
+    with ready(request.config), alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared)
         describe(client, run, prepared)
         return _run(client, run, prepared, points, console)
@@ -127,7 +128,7 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
     refuse_data(state, prepared.manifest.digest, force)
     points = first_points(prepared, console)
     client = store.connect()
-    with alone(request.name), study_run(client, request.name, state.run_id) as run:
+    with ready(request.config), alone(request.name), study_run(client, request.name, state.run_id) as run:
         _remember(run, prepared)
         if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
             describe(client, run, prepared)  # also where the study was killed before it was described
