@@ -52,12 +52,29 @@ def test_a_curve_that_patience_ended_carries_its_best_to_the_later_rungs():
     assert {row["objective"] for row in sent[3:]} == {0.6}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(("mode", "worst"), [("max", -1.0), ("min", 1e6)])
-def test_an_objective_is_never_nan(mode, worst):
-    """ASHA never stops a trial that reports NaN."""
+def test_an_objective_is_always_a_number(mode, worst, value):
+    """ASHA never stops a trial that reports NaN; the quantile of a rung with infinite values is NaN."""
     sent = []
-    reporter(sent, mode=mode).epoch(0, 1, float("nan"))
+    reporter(sent, mode=mode).epoch(0, 1, value)
     assert sent[0]["objective"] == worst
+
+
+def test_a_trial_that_diverges_at_a_rung_is_not_pruned_there():
+    """The epoch is recorded, but the first that Ray hears of it is how the fold ended."""
+    sent, heard = [], []
+    job = Job.model_construct(
+        folds=(None,), metric="val/dice", mode="max", epochs=9, rungs=(2,), against=None
+    )
+    hear = listener(heard.append, Reporter(job, TRIAL, send=sent.append), job)
+    lost = {"val/dice": 0.1, "train/loss": float("nan"), "val/loss": 0.5}
+    event = SimpleNamespace(fold=0, epoch=2, metrics=lost, result=None, replayed=False)
+    hear(event)
+    assert (heard, sent) == ([event], [])
+    ended = finished(0, 0.1, epochs=2, state="diverged")
+    hear(SimpleNamespace(fold=0, epoch=2, metrics=lost, result=ended, replayed=False))
+    assert [row["state"] for row in sent] == ["diverged"]
 
 
 def test_what_is_replayed_after_a_restart_gives_the_same_steps():

@@ -104,6 +104,14 @@ def test_a_worker_that_could_not_even_tell_is_failed_with_the_error(client, stud
     assert client.get_run(failed["trial"]["run_id"]).data.tags[tree.REASON] == "ValueError: no such thing"
 
 
+def test_a_worker_that_fails_after_its_last_word_has_said_how_the_trial_ended(study):
+    trials, _, searcher = study()
+    searcher.suggest("a")
+    searcher.on_trial_result("a", result(5, 0.7, (0.6, 0.8), state="completed", reason="all folds"))
+    searcher.on_trial_complete("a", error=True)
+    assert [(r.state, r.score) for r in trials.records()] == [("completed", 0.7)]
+
+
 def test_the_checkpoints_of_a_trial_that_has_ended_are_deleted_those_of_an_interrupted_one_stay(
     study, tmp_path
 ):
@@ -171,3 +179,16 @@ def test_runs_of_trials_that_ended_are_ended_too(client, study):
     (fold,) = tree.children(client, ended.experiment_id, ended.run_id)
     assert fold.info.status == "KILLED"
     assert client.get_run(flying.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("state", ["completed", "refused"])
+def test_runs_that_an_interruption_ended_get_the_state_that_optuna_was_told(client, study, state):
+    """Refused: in flight, when the study was forced to go on with constraints that exclude it."""
+    trials, _, searcher = study()
+    ended, flying = runs(client, searcher.suggest("a")), runs(client, searcher.suggest("b"))
+    trials.finish(0, state, "why", 0.5)
+    tree.interrupt(client, study.run)
+    reconcile(client, study.run, trials.records())
+    (fold,) = tree.children(client, ended.experiment_id, ended.run_id)
+    found = [client.get_run(run_id) for run_id in (ended.run_id, fold.info.run_id, flying.run_id)]
+    assert [run.data.tags[tree.STATE] for run in found] == [state, state, "interrupted"]

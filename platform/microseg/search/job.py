@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from microseg.search import incidents
 from microseg.search.incidents import TrialMemoryError
 from microseg.tracking.tree import TrialRun
 
+LOSSES = ("train/loss", "val/loss")
 ORPHAN = 120  # seconds that Ray takes at most to end the workers of a driver that was killed
 
 
@@ -69,7 +71,7 @@ class Reporter:
     def epoch(self, fold: int, epoch: int, value: float, replayed: bool = False) -> None:
         """Report an epoch: of the first fold as a step of its own, of a later one for the display."""
         if fold == 0 and epoch > self._step:
-            if value == value and (self._best is None or self._sign * value > self._sign * self._best):
+            if math.isfinite(value) and (self._best is None or self._sign * value > self._sign * self._best):
                 self._best = value
             self._step = epoch
         if fold == 0 or not replayed:
@@ -105,7 +107,7 @@ class Reporter:
         self._report(fold, epoch, state=state, reason=reason)
 
     def _report(self, fold: int, epoch: int, **outcome: str) -> None:
-        """Report; the objective is never NaN, which ASHA would never stop."""
+        """Report; the objective is always a number: ASHA never stops a NaN, nor another beside infinite ones."""
         best = self._worst if self._best is None else self._best
         mean = sum(self._scores) / len(self._scores) if self._scores else best
         complete = len(self._scores) == len(self._job.folds)
@@ -186,12 +188,17 @@ def _train(config: TrialConfig, trial: TrialRun, job: Job, threads: int) -> None
 
 
 def listener(recorder: Any, reporter: Reporter, job: Job) -> Callable[[Any], None]:
-    """Return what hears a `microseg.training.Progress`: first MLflow records it, then Ray is told."""
+    """Return what hears a `microseg.training.Progress`: first MLflow records it, then Ray is told.
+
+    An epoch whose loss is no number is not told: ASHA could prune what diverged, as the result says next.
+    """
 
     def hear(progress: Any) -> None:
         recorder(progress)
         result = progress.result
         if result is None:
+            if not all(math.isfinite(progress.metrics.get(loss, 0.0)) for loss in LOSSES):
+                return
             if progress.fold == 0 and progress.epoch in job.rungs:
                 recorder.flush()  # a stop leaves no time for it
             value = progress.metrics.get(job.metric, float("nan"))

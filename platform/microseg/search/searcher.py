@@ -142,12 +142,12 @@ class StudySearcher(Searcher):
             discard_checkpoints(self._workdir / live.run.name)
 
     def _outcome(self, live: Live, error: bool) -> tuple[State, str]:
+        if "state" in live.last:  # also where the worker failed after it had said all
+            return live.last["state"], live.last["reason"]
         if error:
             return "failed", "the worker failed" + (
                 f" in epoch {live.last['epoch'] + 1}" if live.last else " before its first epoch"
             )
-        if "state" in live.last:
-            return live.last["state"], live.last["reason"]
         return self._race.stopped.pop(live.run.number)
 
     def explain(self, settings: dict[str, Any], text: str) -> None:
@@ -165,11 +165,13 @@ class StudySearcher(Searcher):
 
 
 def reconcile(client: MlflowClient, study: StudyRun, records: list[TrialRecord]) -> None:
-    """End runs that MLflow has as running although their trial ended: the driver was killed in between."""
+    """End runs that MLflow has as running or interrupted although their trial ended.
+
+    The driver was killed, or MLflow was away, between telling Optuna and telling MLflow.
+    """
     ended = {record.run_id: record for record in records if record.state not in ("running", "interrupted")}
-    condition = f"tags.`{tree.PARENT}` = '{study.run_id}' and attributes.status = 'RUNNING'"
-    for run in list(tree.search(client, study.experiment_id, condition)):
+    for run in list(tree.children(client, study.experiment_id, study.run_id)):
         record = ended.get(run.info.run_id)
-        if record:
+        if record and tree.unfinished(run):
             tree.end_children(client, study.experiment_id, run.info.run_id, record.state, record.reason)
             tree.end(client, run.info.run_id, record.state, record.reason)

@@ -33,6 +33,7 @@ STATUS = {
     "diverged": "FAILED",
     "collapsed": "FAILED",
     "failed": "FAILED",
+    "refused": "FAILED",  # of a trial in flight, by the constraints of a study that was forced to go on
 }
 
 
@@ -190,14 +191,16 @@ def end(client: MlflowClient, run_id: str, state: str, reason: str = "") -> None
 
 
 def end_children(client: MlflowClient, experiment_id: str, parent: str, state: str, reason: str) -> None:
-    """End the runs below a trial that a stopped or dead worker left running."""
-    for run in _running(client, experiment_id, parent):
-        end(client, run.info.run_id, state, reason)
+    """End the runs below a trial that a stopped or dead worker, or an interrupted study, left unfinished."""
+    for run in list(children(client, experiment_id, parent)):  # a list, for ending one moves the pages
+        if unfinished(run):
+            end(client, run.info.run_id, state, reason)
 
 
 def interrupt(client: MlflowClient, study: StudyRun) -> None:
     """End the trials of a study that stopped while they ran, and their folds; resuming reopens them."""
-    for trial in _running(client, study.experiment_id, study.run_id):
+    running = f"tags.`{PARENT}` = '{study.run_id}' and attributes.status = 'RUNNING'"
+    for trial in list(search(client, study.experiment_id, running)):
         end_children(client, study.experiment_id, trial.info.run_id, "interrupted", "the study stopped")
         end(client, trial.info.run_id, "interrupted", "the study stopped")
 
@@ -207,10 +210,9 @@ def children(client: MlflowClient, experiment_id: str, parent: str) -> Iterator[
     yield from search(client, experiment_id, f"tags.`{PARENT}` = '{parent}'")
 
 
-def _running(client: MlflowClient, experiment_id: str, parent: str) -> list[Run]:
-    """Return the runs below a run that have not ended; a list, for ending one moves the pages."""
-    condition = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
-    return list(search(client, experiment_id, condition))
+def unfinished(run: Run) -> bool:
+    """Say whether a run has not ended, or only because its study stopped."""
+    return run.info.status == "RUNNING" or run.data.tags.get(STATE) == "interrupted"
 
 
 def find(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
