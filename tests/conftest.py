@@ -1,6 +1,14 @@
 """Fixtures that every test may use: quiet libraries, and the real labelled images where they are."""
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,3 +40,60 @@ def real_data():
         return folder
 
     return find
+
+
+class Server:
+    """A real MLflow server over sqlite, and what may happen to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | quiet,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"{self.address}/health", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                assert self.process.poll() is None, (self.folder / "server.log").read_text()
+                time.sleep(0.5)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)  # its workers are processes of its group
+        self.process.wait(30)
+
+    def outage(self) -> None:
+        self.kill()
+        time.sleep(60)
+        self.start()
+
+
+@pytest.fixture
+def tracking_server() -> Callable[[Path], Server]:
+    """Return a function that starts an MLflow server in a folder; whoever calls it ends it."""
+
+    def start(folder: Path) -> Server:
+        server = Server(folder)
+        server.start()
+        server.wait()
+        return server
+
+    return start

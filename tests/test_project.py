@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from microseg import cli
+from microseg.config import SearchConfig, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,6 +93,12 @@ def test_the_readme_names_only_options_and_spaces_that_exist():
         assert (ROOT / space).is_file()
     for entry in re.search(r"-e (search[|\w]+)`", README)[1].split("|"):
         assert entry in MLPROJECT["entry_points"]
+
+
+def test_the_yaml_of_the_readme_is_a_search():
+    search, options = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    parse(SearchConfig, search, "README")
+    parse(SearchConfig, options | {"space": search["space"]}, "README")
 
 
 def test_nothing_shadows_the_standard_librarys_platform():

@@ -27,8 +27,8 @@ SPACE = {
         "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
         "augment": {"name": "none"},
         "tile": {"choice": [32, 64]},
-        "epochs": 2,
-        "steps_per_epoch": 4,
+        "epochs": 3,
+        "steps_per_epoch": 10,
     },
 }
 
@@ -112,7 +112,7 @@ def test_a_budget_stops_the_study_and_more_hours_go_on(desk):
 
 
 def test_another_space_is_refused_and_the_same_one_is_not(desk):
-    changed = SPACE | {"space": SPACE["space"] | {"epochs": 3}}
+    changed = SPACE | {"space": SPACE["space"] | {"epochs": 4}}
     (desk.folder / "other.yaml").write_text(yaml.safe_dump(changed))
     said = desk.run("search", "--study", "first", "--resume", "--space", "other.yaml", code=2)
     assert "began with another space" in said

@@ -1,16 +1,8 @@
 """A tracking server that is killed and away for a minute while a trial is recorded: all of it arrives, once."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from urllib3.connectionpool import HTTPConnectionPool
@@ -18,67 +10,17 @@ from urllib3.connectionpool import HTTPConnectionPool
 from microseg.tracking import store, tree
 from microseg.training import Progress
 
-AWAY = 60.0  # seconds
-
 pytestmark = pytest.mark.slow
 
 
-class Server:
-    """An MLflow server over sqlite, and what may happen to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=os.environ | quiet,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def wait(self) -> None:
-        for _ in range(120):
-            try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
-                time.sleep(0.5)
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)  # its workers are processes of its group
-        self.process.wait(30)
-
-    def outage(self) -> None:
-        self.kill()
-        time.sleep(AWAY)
-        self.start()
-
-
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[Server]:
+def server(tmp_path, monkeypatch, tracking_server) -> Iterator[Any]:
     for name in store.SETTINGS:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    server = Server(tmp_path)
-    server.start()
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.kill()
+    server = tracking_server(tmp_path)
+    yield server
+    server.kill()
 
 
 def during(events: list[Progress], number: int, thread: threading.Thread) -> Iterator[Progress]:
