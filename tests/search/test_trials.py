@@ -221,3 +221,4 @@ def test_another_study_can_be_read(book, tmp_path):
     trials.finish(0, "completed", "", 0.4)
     assert read_records(tmp_path / "optuna.db", "study") == trials.records()
     assert read_records(tmp_path / "missing.db", "study") == []
+    assert read_records(tmp_path / "optuna.db", "nobody") == []

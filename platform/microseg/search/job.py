@@ -107,7 +107,7 @@ class Reporter:
         self._report(fold, epoch, state=state, reason=reason)
 
     def _report(self, fold: int, epoch: int, **outcome: str) -> None:
-        """Report; the objective is always a number: ASHA never stops a NaN, nor another beside infinite ones."""
+        """Report; the objective is a finite number: ASHA never stops a NaN, nor beside infinities."""
         best = self._worst if self._best is None else self._best
         mean = sum(self._scores) / len(self._scores) if self._scores else best
         complete = len(self._scores) == len(self._job.folds)

@@ -284,10 +284,13 @@ class Trials:
 
 
 def read_records(path: Path, study: str) -> list[TrialRecord]:
-    """Return the trials of a study in another file, as they were proposed; none without the file."""
+    """Return the trials of a study in another file, as they were proposed; none without file or study."""
     if not path.is_file():
         return []
-    found = optuna.load_study(study_name=study, storage=RDBStorage(f"sqlite:///{path.resolve()}"))
+    storage = RDBStorage(f"sqlite:///{path.resolve()}")
+    if study not in optuna.get_all_study_names(storage):  # killed between making the file and the study
+        return []
+    found = optuna.load_study(study_name=study, storage=storage)
     trials = found.get_trials(deepcopy=False)
     return [_record(trial, found.user_attrs) for trial in trials if "config" in trial.user_attrs]
 
