@@ -281,3 +281,22 @@ def test_of_another_study_those_that_fit_are_taken_and_the_others_explained():
     points, reasons = fitting_points(configs, SEARCH, check_space(SEARCH, "s"), "s")
     assert points == [{"tile": 128}]
     assert reasons == ["s: epochs is 30; the space fixes it at 20", "s: tile is 32; allowed: 64, 128"]
+
+
+def test_constraints_that_leave_nothing_are_refused_before_a_study_begins():
+    """Each of them holds somewhere, never both."""
+    constraints = [
+        {"when": {"model/params/depth": 2}, "need": {"tile": 64}},
+        {"when": {"model/params/depth": 3}, "need": {"tile": 64}},
+        {"need": {"tile": {"max": 32}}},
+    ]
+    values = {
+        "model": {"name": "unet", "params": {"depth": {"int_uniform": [2, 3]}}},
+        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [1.0e-4, 1.0e-2]}}},
+        "tile": {"choice": [32, 64]},
+    }
+    some = SearchConfig.model_validate({"space": values, "constraints": constraints[:2]})
+    check_space(some, "s")
+    none = SearchConfig.model_validate({"space": values, "constraints": constraints})
+    with pytest.raises(MicrosegError, match="refuse all of 1000 random configurations"):
+        check_space(none, "s")

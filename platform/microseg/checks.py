@@ -17,7 +17,7 @@ from microseg.metrics import METRICS, better
 from microseg.models import ARCHITECTURES, check_tile, stride
 from microseg.optimizers import OPTIMIZERS
 from microseg.schedules import SCHEDULES
-from microseg.space import Scalar, Space, check_constraints, parse_space
+from microseg.space import RandomSuggest, Scalar, Space, check_constraints, parse_space
 
 VALIDATION_METRICS = ("val/loss", *(f"val/{name}" for name in METRICS))
 TABLES: dict[str, Table] = {
@@ -36,6 +36,7 @@ PROBES: dict[str, Callable[[Component], object]] = {
 }
 # What a study sets for its trials unless its space does: a configuration of another study may differ in them
 STUDY_SETS = ("seed", "monitor", "accumulation")
+DRAWS = 1000  # configurations of which the constraints must allow one
 
 
 def check_trial(config: TrialConfig, source: str = "configuration") -> None:
@@ -77,6 +78,7 @@ def check_space(config: SearchConfig, source: str = "space") -> Space:
             "compare; set metric: val/dice, or fix the loss"
         )
     check_constraints(space.constraints, space.root, source)
+    _check_room(space, source)
     for corner in space.corners():
         _check_shape(corner, space, source)
     _check_parts(space, source)
@@ -90,6 +92,19 @@ def _defaults() -> dict[str, Any]:
         for name, field in TrialConfig.model_fields.items()
         if not field.is_required()
     }
+
+
+def _check_room(space: Space, source: str) -> None:
+    """Check that the constraints leave something: their parts may each hold somewhere, but never together."""
+    drawn = RandomSuggest(0)
+    for _ in range(DRAWS):
+        refused = space.violated(space.sample(drawn))
+        if refused is None:
+            return
+    raise MicrosegError(
+        f"{source}: the constraints refuse all of {DRAWS} random configurations, the last one because: "
+        f"{refused}; widen the space, or take a constraint out"
+    )
 
 
 def _check_shape(corner: dict[str, Any], space: Space, source: str) -> None:

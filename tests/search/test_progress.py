@@ -65,6 +65,18 @@ def test_a_forecast_is_printed_and_refreshed_everywhere():
     assert all(text.endswith("to go (0.25 GPU-hours so far)") for text in said)
 
 
+def test_the_first_forecast_is_an_upper_bound(monkeypatch):
+    """With several trials at once the time is shared already, and a carried curve reports no epochs."""
+    now = [100.0]
+    monkeypatch.setattr("microseg.search.progress.time.monotonic", lambda: now[0])
+    progress = line(terminal(forced=False), trials=4, finished=0)
+    for _ in range(50):
+        progress.on_trial_result(0, [], None, result(0, 0, 1))
+        progress.on_trial_result(0, [], None, result(1, 0, 1))
+    now[0] += 10.0  # 20 s for two epochs of two trials
+    assert progress.forecast() == "at most 18 min"  # 4 trials x 3 folds x 9 epochs, 10 s each
+
+
 def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_path):
     heard = []
     failures = Failures(

@@ -84,13 +84,21 @@ def timed(seconds, epochs) -> TrialRecord:
 
 
 def test_the_cost_is_projected_from_earlier_folds_or_said_to_be_unknown():
-    config = SearchConfig(space={}, trials=40, concurrency=2)
-    assert projection(config, 5, 60, [], 0) == (
+    config = SearchConfig(space={}, trials=50, concurrency=2)
+    assert projection(config, (5, 60), 40, [], 0) == (
         "at most 200 fold trainings of 60 epochs (40 trials, 5 folds); how long they take is known after the "
         "first epochs"
     )
-    text = projection(config, 5, 60, [timed((30.0, 90.0), (20, 40))], 1)  # 2 s an epoch
-    assert "(40 trials, 5 folds): 3.3 h and 3.3 GPU-hours, at 2 s an epoch as before" in text
+    text = projection(config, (5, 60), 40, [timed((30.0, 90.0), (20, 40))], 0.5)  # 2 s an epoch
+    assert "(40 trials, 5 folds): 3.3 h and 3.3 GPU-hours without early stopping, at the 2 s an epoch" in text
+
+
+@pytest.mark.parametrize(("trials", "repeats"), [(50, 6), (2, 4)])
+def test_repeats_are_part_of_the_projected_cost(trials, repeats):
+    config = SearchConfig(space={}, trials=trials, replicates=2, finalists=3)
+    text = projection(config, (5, 60), trials, [], 0)
+    assert f"at most {(trials + repeats) * 5} fold" in text
+    assert f"({trials} trials and {repeats} repeats, 5 folds)" in text
 
 
 def test_a_time_is_said_in_its_unit():

@@ -9,9 +9,10 @@ from rich.console import Console
 from microseg.checks import check_space
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
+from microseg.search.job import Job
 from microseg.search.trials import Trials
 from microseg.study import Request, StudyState, folder
-from microseg.study.queue import add_replicates, first_points
+from microseg.study.queue import add_replicates, cost, first_points, kept_points
 from microseg.study.request import alone, optuna_file, state_file, write_text
 
 VALUES = {
@@ -73,6 +74,33 @@ def test_an_earlier_study_that_helps_nothing_is_refused(tmp_path):
         first_points(prepared(tmp_path, warm_start={"study": "first"}), Console(quiet=True))
     with pytest.raises(MicrosegError, match="there is no study 'nobody'"):
         first_points(prepared(tmp_path, warm_start={"study": "nobody"}), Console(quiet=True))
+
+
+def test_a_resumed_study_tries_first_what_it_began_with(tmp_path):
+    """The file that it read may be gone, and the study that it started from may have gone on."""
+    begun = prepared(tmp_path, start_with=["gone.yaml"])
+    kept = {"a": 1, "b": 1.0, "c": True, "d": "true", "e": "1"}
+    written = StudyState(request=begun.request, digest="d" * 64, run_id="r", points=(kept,))
+    state = StudyState.model_validate_json(written.model_dump_json())
+    (points,) = kept_points(state, begun, Console(quiet=True))
+    assert {key: (type(value), value) for key, value in points.items()} == {
+        key: (type(value), value) for key, value in kept.items()
+    }
+    changed = prepared(tmp_path, start_with=[{"patience": 4}])
+    assert kept_points(state, changed, Console(quiet=True)) == [{"patience": 4}]
+
+
+def test_the_cost_is_that_of_the_trials_to_go(tmp_path):
+    first = prepared(tmp_path, "first", sampler="random", trials=5)
+    given = SimpleNamespace(**vars(first), manifest=SimpleNamespace(digest="d" * 64))
+    trials = Trials(optuna_file("first"), "first", first.space, first.request.config)
+    states = ("completed", "pruned", "refused", "interrupted")
+    for state in states:
+        trials.finish(trials.propose().number, state, "", 0.5 if state == "completed" else None)
+    job = Job.model_construct(folds=(None,) * 2, epochs=3)
+    assert cost(given, job, trials, 0.0).startswith(
+        "at most 6 fold trainings of 3 epochs (3 trials, 2 folds)"
+    )
 
 
 def test_the_finalists_are_queued_with_seeds_of_their_own(tmp_path):

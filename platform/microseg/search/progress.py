@@ -28,7 +28,7 @@ class ProgressLine(Callback):
     Parameters
     ----------
     config : SearchConfig
-        How many trials the study has, how many at once, and whether a larger score is better.
+        How many trials the study has, and whether a larger score is better.
     finished : int
         How many trials an earlier run has ended.
     job : Job
@@ -43,7 +43,6 @@ class ProgressLine(Callback):
         self, config: SearchConfig, finished: int, job: Job, spending: Spending, console: Console
     ) -> None:
         self._total = config.trials
-        self._concurrency = config.concurrency
         self._finished = finished
         self._job = job
         self._better = max if config.mode == "max" else min
@@ -51,7 +50,7 @@ class ProgressLine(Callback):
         self._console = console
         self._status: Status | None = console.status("starting Ray") if console.is_terminal else None
         self._start = time.monotonic()
-        self._epochs = 0
+        self._epochs: set[tuple[str, int, int]] = set()
         self._ended = 0
         self._best: tuple[float, str] | None = None
 
@@ -74,10 +73,11 @@ class ProgressLine(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Redraw the line."""
-        if self._epochs == 0:
+        if not self._epochs:
             self._start = time.monotonic() - result["time_total_s"]
-        self._epochs += 1
-        if self._epochs == 2:  # the first one contains what is done once
+        before = len(self._epochs)
+        self._epochs.add((result["name"], result["fold"], result["epoch"]))  # a result is more than an epoch
+        if before == 1 and len(self._epochs) == 2:  # the first one contains what is done once
             self._say_forecast()
         if self._status:
             self._status.update(self._line(result))
@@ -116,7 +116,7 @@ class ProgressLine(Callback):
         if self._ended:
             return f"about {duration(elapsed / self._ended * self._left())}"
         most = self._left() * len(self._job.folds) * self._job.epochs
-        return f"at most {duration(elapsed / self._epochs * most / self._concurrency)}"
+        return f"at most {duration(elapsed / len(self._epochs) * most)}"
 
     def _line(self, result: dict[str, Any]) -> str:
         parts = [

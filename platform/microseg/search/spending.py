@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -76,30 +76,39 @@ class Spending(Callback):
         return None
 
 
-def projection(config: SearchConfig, folds: int, epochs: int, earlier: list[TrialRecord], gpus: int) -> str:
+def projection(
+    config: SearchConfig, size: tuple[int, int], trials: int, earlier: Sequence[TrialRecord], gpus: float
+) -> str:
     """Say what a search costs at most, before it starts.
 
     Parameters
     ----------
     config : SearchConfig
-        Trials, how many at once.
-    folds, epochs : int
+        How many trials at once, and how many repeats of how many finalists.
+    size : int, int
         Folds of a trial, and the most epochs of a fold.
-    earlier : list of TrialRecord
+    trials : int
+        How many trials are to go.
+    earlier : sequence of TrialRecord
         Trials on the same data set, of this study or others, whose folds were timed.
-    gpus : int
-        GPUs of the machine.
+    gpus : float
+        GPUs that a trial asks for.
     """
-    trainings = config.trials * folds
-    text = f"at most {trainings} fold trainings of {epochs} epochs ({config.trials} trials, {folds} folds)"
+    folds, epochs = size
+    repeats = config.replicates * min(config.finalists, config.trials)
+    trainings = (trials + repeats) * folds
+    counted = f"{trials} trials" + (f" and {repeats} repeats" if repeats else "")
+    text = f"at most {trainings} fold trainings of {epochs} epochs ({counted}, {folds} folds)"
     epochs_timed = sum(sum(record.epochs) for record in earlier)
     if not epochs_timed:
         return f"{text}; how long they take is known after the first epochs"
     each = sum(sum(record.seconds) for record in earlier) / epochs_timed
-    seconds = trainings * epochs * each / config.concurrency
-    cost = f" and {seconds / 3600 * min(gpus, config.concurrency):.2g} GPU-hours" if gpus else ""
+    seconds = trainings * epochs * each
+    hours = duration(seconds / config.concurrency)
+    cost = f" and {seconds / 3600 * gpus:.2g} GPU-hours" if gpus else ""
     return (
-        f"{text}: {duration(seconds)}{cost}, at {each:.2g} s an epoch as before; early stopping saves of that"
+        f"{text}: {hours}{cost} without early stopping, at the {each:.2g} s an epoch of earlier trials "
+        "on these images"
     )
 
 

@@ -9,13 +9,14 @@ path differently, the branch's label is put into the name (``model/unet/params/d
 from microseg.space.constraints import check_constraints
 from microseg.space.nodes import Number, OneOf, Scalar
 from microseg.space.parsing import parse_space
-from microseg.space.sampling import Suggest
+from microseg.space.sampling import RandomSuggest, Suggest
 from microseg.space.space import Dimension, Space
 
 __all__ = [
     "Dimension",
     "Number",
     "OneOf",
+    "RandomSuggest",
     "Scalar",
     "Space",
     "Suggest",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,6 +18,32 @@ class Suggest(Protocol):
 
     def choice(self, name: str, labels: Sequence[Scalar]) -> Scalar:
         """Return one of the labels."""
+
+
+class RandomSuggest:
+    """Draws evenly at random, of logarithmic ranges in the logarithm.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed draws the same.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def number(self, name: str, distribution: Number) -> float | int:
+        """Return a number within the distribution."""
+        low, high = distribution.low, distribution.high
+        if distribution.whole:
+            return self._random.randint(int(low), int(high))
+        if distribution.kind == "log_uniform":
+            return math.exp(self._random.uniform(math.log(low), math.log(high)))
+        return self._random.uniform(low, high)
+
+    def choice(self, name: str, labels: Sequence[Scalar]) -> Scalar:
+        """Return one of the labels."""
+        return self._random.choice(labels)
 
 
 def sample(root: Group, suggest: Suggest) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from microseg import runtime
 from microseg.checks import fitting_points, start_points
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
@@ -15,6 +14,7 @@ from microseg.search.spending import projection
 from microseg.search.trials import TrialRecord, Trials, read_records
 from microseg.space import Scalar
 from microseg.storage import home
+from microseg.study.changes import digest
 from microseg.study.request import Prepared, StudyState, optuna_file, read_state
 
 Point = dict[str, Scalar]
@@ -46,6 +46,18 @@ def first_points(prepared: Prepared, console: Console) -> list[Point]:
     return [*points, *fitting]
 
 
+def kept_points(state: StudyState, prepared: Prepared, console: Console) -> Sequence[Point]:
+    """Return the parameters that a study tries first as it began, found anew if its space was changed.
+
+    Raises
+    ------
+    MicrosegError
+        As `first_points`.
+    """
+    same = digest(state.request.config) == digest(prepared.request.config)
+    return state.points if same else first_points(prepared, console)
+
+
 def _best(study: str) -> list[TrialRecord]:
     state = read_state(study)
     sign = -1.0 if state.request.config.mode == "max" else 1.0
@@ -64,11 +76,16 @@ def add_replicates(trials: Trials, again: Trials, config: SearchConfig) -> None:
             again.add(repeated, f"{record.name}-seed-{repetition}", record.number)
 
 
-def cost(prepared: Prepared, job: Job, trials: Trials) -> str:
-    """Say what the study costs at most, by the pace of earlier trials on the same images."""
-    earlier = [*trials.records(), *_on_same_images(prepared)]
-    gpus = len(runtime.hardware()["gpus"])
-    return projection(prepared.request.config, len(job.folds), job.epochs, earlier, gpus)
+def cost(prepared: Prepared, job: Job, trials: Trials, gpus: float) -> str:
+    """Say what the rest of the study costs at most, by the pace of earlier trials on the same images.
+
+    A trial asks for so many GPUs; one in flight counts as a whole.
+    """
+    config, own = prepared.request.config, trials.records()
+    ended = sum(record.state not in ("running", "interrupted", "refused") for record in own)
+    earlier = [*own, *_on_same_images(prepared)]
+    size = len(job.folds), job.epochs
+    return projection(config, size, max(0, config.trials - ended), earlier, gpus)
 
 
 def _on_same_images(prepared: Prepared) -> Iterator[TrialRecord]:

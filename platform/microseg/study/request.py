@@ -19,7 +19,7 @@ from microseg.data.manifest import Manifest
 from microseg.data.open import DataOptions
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
-from microseg.space import Space
+from microseg.space import Scalar, Space
 from microseg.storage import home
 
 
@@ -34,12 +34,17 @@ class Request(Strict):
 
 
 class StudyState(Strict):
-    """What resuming a study needs: the request, the data and code it began with, and its run in MLflow."""
+    """What resuming a study needs: the request, the data and code it began with, and its run in MLflow.
+
+    ``points`` are the parameters it tries first, as they were found then: files and the study that a warm
+    start reads may change.
+    """
 
     request: Request
     digest: str
     code: dict[str, str] = Field(default_factory=dict)
     run_id: str
+    points: tuple[dict[str, Scalar], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from microseg.space import Space
 from microseg.storage import cache
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
-from microseg.study.queue import Point, add_replicates, cost, first_points
+from microseg.study.queue import Point, add_replicates, cost, first_points, kept_points
 from microseg.study.request import (
     Prepared,
     Request,
@@ -99,10 +99,10 @@ def search(request: Request, console: Console) -> Outcome:
         if finding.level == "warn":
             console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
     client = store.connect()
-    with ready(request.config), alone(request.name), study_run(client, request.name) as run:
-        _remember(run, prepared)
+    with ready(request.config) as share, alone(request.name), study_run(client, request.name) as run:
+        _remember(run, prepared, points)
         describe(client, run, prepared)
-        return _run(client, run, prepared, points, console)
+        return _run((client, run), prepared, points, share.gpus, console)
 
 
 def resume(request: Request, force: bool, console: Console) -> Outcome:
@@ -126,22 +126,23 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
     refuse_changes(state, request, force)
     prepared = prepare(request)
     refuse_data(state, prepared.manifest.digest, force)
-    points = first_points(prepared, console)
-    client = store.connect()
-    with ready(request.config), alone(request.name), study_run(client, request.name, state.run_id) as run:
-        _remember(run, prepared)
+    points = kept_points(state, prepared, console)
+    client, former = store.connect(), state.run_id
+    with ready(request.config) as share, alone(request.name), study_run(client, request.name, former) as run:
+        _remember(run, prepared, points)
         if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
             describe(client, run, prepared)  # also where the study was killed before it was described
-        return _run(client, run, prepared, points, console)
+        return _run((client, run), prepared, points, share.gpus, console)
 
 
-def _remember(run: StudyRun, prepared: Prepared) -> None:
+def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> None:
     """Write what resuming needs, as soon as the run exists."""
     state = StudyState(
         request=prepared.request,
         digest=prepared.manifest.digest,
         code=provenance.code(),
         run_id=run.run_id,
+        points=tuple(points),
     )
     write_text(state_file(prepared.request.name), state.model_dump_json(indent=1))
 
@@ -200,19 +201,23 @@ def job_of(prepared: Prepared) -> Job:
 
 
 def _run(
-    client: MlflowClient, run: StudyRun, prepared: Prepared, points: Sequence[Point], console: Console
+    runs: tuple[MlflowClient, StudyRun],
+    prepared: Prepared,
+    points: Sequence[Point],
+    gpus: float,
+    console: Console,
 ) -> Outcome:
-    name, config = run.name, prepared.request.config
+    name, config = prepared.request.name, prepared.request.config
     job = job_of(prepared)
     trials = Trials(optuna_file(name), name, prepared.space, config)
     trials.enqueue(points)
-    console.print(cost(prepared, job, trials), style="dim", highlight=False, soft_wrap=True)
+    console.print(cost(prepared, job, trials, gpus), style="dim", highlight=False, soft_wrap=True)
     seen = Spending(trials, config.budget), console
-    run_trials(config, trials, job, (client, run), seen)
+    run_trials(config, trials, job, runs, seen)
     if config.replicates:
         again = Trials(optuna_file(name), f"{name} again", prepared.space, config)
         add_replicates(trials, again, config)
         total = again.count() + again.waiting()
         plain = config.model_copy(update={"trials": total, "asha": None, "race": None})
-        run_trials(plain, again, job, (client, run), seen)
-    return conclude(client, run, prepared, trials, seen[0].exhausted())
+        run_trials(plain, again, job, runs, seen)
+    return conclude(*runs, prepared, trials, seen[0].exhausted())
