@@ -87,10 +87,10 @@ def test_what_is_asked_for_can_be_placed_or_is_refused(nodes, concurrency, gpus)
         ([node(4)], 8, None, "concurrency is 8, but a trial takes a core at least and there are 4 cores; ask for no more than 4"),
         ([node(0)], 1, None, "there are 0 cores; ask for no more than 0"),
         (LAB, 65, None, r"there are 4 machines \(16 cores; 16 cores; 16 cores; 16 cores\); ask for no more than 64"),
-        ([node(4)], 1, 1, "1 trials at once with 1 GPU each were asked for, but 0 fit on 4 cores; lower gpus"),
-        ([node(4, 1)], 1, 2, "2 GPU each were asked for, but 0 fit on 4 cores and 1 GPU; lower gpus_per_trial"),
+        ([node(4)], 1, 1, "gpus_per_trial is 1 at concurrency 1, but 0 such trials fit on 4 cores; lower"),
+        ([node(4, 1)], 1, 2, "gpus_per_trial is 2 at concurrency 1, but 0 such trials fit on 4 cores and 1 GPU; lower"),
         ([node(4, 1), node(4, 1)], 1, 2, "0 fit on 2 machines"),  # two GPUs, on two machines
-        ([node(8, 2)], 3, 0.6, "3 trials at once with 0.6 GPU each were asked for, but 2 fit on 8 cores and 2 GPUs"),
+        ([node(8, 2)], 3, 0.6, "gpus_per_trial is 0.6 at concurrency 3, but 2 such trials fit on 8 cores and 2 GPUs"),
         ([node(8, 4)], 1, 1.5, "gpus_per_trial is 1.5; allowed are fractions up to 1 and whole numbers above"),
         ([node(2, 1), node(32)], 4, None, "2 trials with a share of a GPU fit on .* or set gpus_per_trial to 0"),
         ([node(2, 1), node(32)], 4, "auto", "concurrency is 4, but 2 trials with a share of a GPU fit"),

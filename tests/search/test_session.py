@@ -143,15 +143,23 @@ def test_a_worker_uses_the_cores_it_was_given_and_no_gpu(monkeypatch, project):
     assert seen["busy"] <= share.cpus + 2, seen  # those that compute, one that leads, one that draws
 
 
-def test_a_search_that_does_not_fit_is_refused_and_its_ray_ended(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "refusal"),
+    [
+        ({"concurrency": 3}, "concurrency is 3"),
+        ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5 at concurrency 1, but 0 such trials fit on 2 cores"),
+        ({"budget": {"gpu_hours": 8}}, "budget.gpu_hours is 8, but no trial here gets a GPU"),
+    ],
+)
+def test_a_search_that_does_not_fit_is_refused_and_its_ray_ended(monkeypatch, asked, refusal):
     """Before anything is written of it; a trial that asks for too much would wait for ever."""
     running = []
     monkeypatch.setattr(session, "_start", lambda: running.append(True))
     monkeypatch.setattr(session, "machines", lambda: (Node(2.0, 0.0, 8.0),))
     monkeypatch.setattr(session.ray, "is_initialized", lambda: bool(running))
     monkeypatch.setattr(session.ray, "shutdown", running.clear)
-    config = SearchConfig(space={}, concurrency=3)
-    with pytest.raises(MicrosegError, match="concurrency is 3"), ready(config):
+    config = SearchConfig.model_validate({"space": {}} | asked)
+    with pytest.raises(MicrosegError, match=refusal), ready(config):
         pytest.fail("it was let through")
     assert not running
 

@@ -87,7 +87,6 @@ def search(
     options: DataOptions,
 ) -> None:
     """Search for the best network: trials by Optuna, stopped early by ASHA, every fold in MLflow."""
-    studies = _studies()
     given = {
         "trials": trials,
         "folds": folds,
@@ -100,10 +99,11 @@ def search(
     if not resume:
         file = Path(space) if space else _space("smoke.yaml")
         config = _changed(read_search(file), str(file), given)
-        _conclude(studies.search(_request(data, study, config, options, model), out))
+        _conclude(_studies().search(_request(data, study, config, options, model), out))
         return
     if not study:
         raise MicrosegError("--resume needs the name of the study; add --study NAME")
+    studies = _studies()
     began = studies.read_state(study).request
     config = _changed(read_search(Path(space)) if space else began.config, space or f"study {study}", given)
     changes: dict[str, Any] = {"config": config}

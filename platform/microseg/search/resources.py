@@ -142,8 +142,8 @@ def _check_gpus(wanted: float, concurrency: int, nodes: Sequence[Node]) -> None:
     fitting = _room(nodes, 1, wanted)
     if wanted and fitting < concurrency:
         raise MicrosegError(
-            f"{concurrency} trials at once with {wanted:g} GPU each were asked for, but {fitting} fit on "
-            f"{_described(nodes)}; lower gpus_per_trial or concurrency"
+            f"gpus_per_trial is {wanted:g} at concurrency {concurrency}, but {fitting} such trials fit on "
+            f"{_described(nodes)}; lower one of them"
         )
 
 

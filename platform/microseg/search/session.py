@@ -50,7 +50,13 @@ def ready(config: SearchConfig) -> Iterator[Share]:
         If no cluster answers, or what was asked for can never be met.
     """
     with ray_session() as nodes:
-        yield Packing(config, nodes).share()
+        share = Packing(config, nodes).share()
+        if config.budget and config.budget.gpu_hours and not share.gpus:
+            raise MicrosegError(
+                f"budget.gpu_hours is {config.budget.gpu_hours:g}, but no trial here gets a GPU and it would "
+                "never end the search; set budget.hours"
+            )
+        yield share
 
 
 @contextmanager
