@@ -92,6 +92,7 @@ def environment(workdir: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{workdir}/mlflow.db",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        "RAY_worker_niceness": "0",  # else workers give way to all else: to what they are compared with, too
         "PYTHONPATH": str(PROJECT / "platform"),
     }
 

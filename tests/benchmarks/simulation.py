@@ -103,14 +103,15 @@ def run(
     searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, MACHINE), workers.job.workdir)
     live: dict[str, Iterator[dict[str, Any]]] = {}
     names = iter(range(10**9))
-    heard = 0
+    heard, asking = 0, True
     while True:
-        while len(live) < config.concurrency:
+        while asking and len(live) < config.concurrency:
             name = str(next(names))
             settings = searcher.suggest(name)
             if isinstance(settings, str):
-                break
-            live[name] = workers.train(settings)
+                asking = False  # Ray does not ask again either
+            else:
+                live[name] = workers.train(settings)
         if not live:
             return race
         name = list(live)[int(workers._rng.integers(len(live)))]

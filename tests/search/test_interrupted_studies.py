@@ -34,10 +34,9 @@ def objective(trial, fold, epoch) -> float:
 class Desk:
     """A study of its own, in a folder of its own."""
 
-    def __init__(self, folder, search):
-        self.folder, self.search = folder, search
-        self.client = store.connect(f"sqlite:///{folder}/mlflow.db")
-        self.study = tree.open_study(self.client, "study")
+    def __init__(self, client, folder, search):
+        self.client, self.folder, self.search = client, folder, search
+        self.study = tree.open_study(client, "study")
         self.workers = []
 
     def run(self, stop_after=None) -> None:
@@ -52,7 +51,7 @@ class Desk:
 
     def runs(self) -> dict:
         found = {}
-        for run in tree.search(self.client, self.study.experiment_id, "tags.`microseg.level` != 'study'"):
+        for run in self.tree(self.study.run_id):
             assert run.info.run_name not in found, "recorded twice"
             points = {
                 name: [(p.step, p.value) for p in self.client.get_metric_history(run.info.run_id, name)]
@@ -63,12 +62,28 @@ class Desk:
             found[run.info.run_name] = (run.info.status, tags, points, run.data.params)
         return found
 
+    def tree(self, parent):
+        for run in tree.children(self.client, self.study.experiment_id, parent):
+            yield run
+            yield from self.tree(run.info.run_id)
+
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    desk = Desk(tmp_path_factory.mktemp("whole"), config())
+def client(tmp_path_factory):
+    """One store for all: to make its tables takes longer than a study."""
+    return store.connect(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def whole(client, tmp_path_factory):
+    desk = Desk(client, tmp_path_factory.mktemp("whole"), config())
     desk.run()
     return desk
+
+
+@pytest.fixture
+def desk(client, tmp_path):
+    return lambda search: Desk(client, tmp_path, search)
 
 
 def test_the_simulated_study_has_all_there_is(whole):
@@ -77,8 +92,8 @@ def test_the_simulated_study_has_all_there_is(whole):
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 4], [9, 1, 1, 30], [17, 22], [40, 2, 5]])
-def test_at_concurrency_1_it_equals_the_uninterrupted_one(whole, tmp_path, stops):
-    desk = Desk(tmp_path, config())
+def test_at_concurrency_1_it_equals_the_uninterrupted_one(whole, desk, stops):
+    desk = desk(config())
     for stop in [*stops, None]:
         desk.run(stop)
     assert desk.records() == whole.records()
@@ -86,8 +101,8 @@ def test_at_concurrency_1_it_equals_the_uninterrupted_one(whole, tmp_path, stops
 
 
 @pytest.mark.parametrize("stops", [[5], [20, 3], [33, 18]])
-def test_at_concurrency_3_nothing_is_lost_or_double(tmp_path, stops):
-    desk = Desk(tmp_path, config(trials=8, concurrency=3))
+def test_at_concurrency_3_nothing_is_lost_or_double(desk, stops):
+    desk = desk(config(trials=8, concurrency=3))
     for stop in [*stops, None]:
         desk.run(stop)
     records = desk.records()
@@ -101,8 +116,8 @@ def test_at_concurrency_3_nothing_is_lost_or_double(tmp_path, stops):
         assert runs[record.name][1][tree.STATE] == record.state
 
 
-def test_a_longer_study_goes_on_where_the_shorter_one_ended(whole, tmp_path):
-    desk = Desk(tmp_path, config(trials=3))
+def test_a_longer_study_goes_on_where_the_shorter_one_ended(whole, desk):
+    desk = desk(config(trials=3))
     desk.run()
     assert len(desk.records()) == 3
     desk.search = config()

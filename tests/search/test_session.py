@@ -55,11 +55,10 @@ def silent_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    "address", [f"127.0.0.1:{silent_port()}", f"ray://127.0.0.1:{silent_port()}", "nonsense", "a:b"]
-)
-def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch, address):
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "nonsense", "a:b"])
+def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch, form):
     """Ray would try for two minutes, and write to the terminal about it."""
+    address = form.format(silent_port())
     monkeypatch.setenv("RAY_ADDRESS", address)
     expected = f"RAY_ADDRESS is {address}, but no Ray cluster answers there .*; give host:port"
     with pytest.raises(MicrosegError, match=expected) as caught, ray_session():
