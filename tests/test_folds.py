@@ -217,7 +217,7 @@ def test_splits_files_that_do_not_fit(tmp_path):
     with pytest.raises(MicrosegError, match=r"none of its groups, 'g.*' among them, is in set"):
         split_holdout(other, 0.2, 0, file)
     file.write_text("holdou: []\n")
-    with pytest.raises(MicrosegError, match=r"splits\.yaml: dataset: Field required"):
+    with pytest.raises(MicrosegError, match=r"splits\.yaml: unknown key 'holdou'; did you mean 'holdout'\?"):
         split_holdout(other, 0.2, 0, file)
 
 

@@ -303,4 +303,4 @@ def test_the_leaderboard_artifact_is_a_table(desk, runs):
     file = desk.client.download_artifacts(runs["first"].info.run_id, "leaderboard.csv")
     rows = list(csv.DictReader(Path(file).read_text().splitlines()))
     assert [row["trial"] for row in rows if row["rank"] == "1"]
-    assert {"mean", "std", "fold 1", "fold 2", "model/params/filters"} <= set(rows[0])
+    assert {"mean", "std", "fold 1", "fold 2", "optimizer/params/learning_rate"} <= set(rows[0])

@@ -107,4 +107,4 @@ def test_booleans_are_masks_too():
 
 
 def test_a_shorter_distance_is_better():
-    assert {"loss", "hausdorff95", "hausdorff95_um"} == LOWER_IS_BETTER
+    assert {"loss", "hausdorff95", "hausdorff95_um"} < LOWER_IS_BETTER

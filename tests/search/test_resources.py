@@ -89,7 +89,7 @@ def test_what_is_asked_for_can_be_placed_or_is_refused(nodes, concurrency, gpus)
         (LAB, 65, None, r"there are 4 machines \(16 cores; 16 cores; 16 cores; 16 cores\); ask for no more than 64"),
         ([node(4)], 1, 1, "gpus_per_trial is 1 at concurrency 1, but 0 such trials fit on 4 cores; lower"),
         ([node(4, 1)], 1, 2, "gpus_per_trial is 2 at concurrency 1, but 0 such trials fit on 4 cores and 1 GPU; lower"),
-        ([node(4, 1), node(4, 1)], 1, 2, "0 fit on 2 machines"),  # two GPUs, on two machines
+        ([node(4, 1), node(4, 1)], 1, 2, "0 such trials fit on 2 machines"),  # two GPUs, on two machines
         ([node(8, 2)], 3, 0.6, "gpus_per_trial is 0.6 at concurrency 3, but 2 such trials fit on 8 cores and 2 GPUs"),
         ([node(8, 4)], 1, 1.5, "gpus_per_trial is 1.5; allowed are fractions up to 1 and whole numbers above"),
         ([node(2, 1), node(32)], 4, None, "2 trials with a share of a GPU fit on .* or set gpus_per_trial to 0"),
