@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from microseg.report import frame, repeats_frame, repeats_table, terminal_table, view
-from microseg.report.tables import cost, number, rounded, short
+from microseg.report.tables import cost, headings, number, rounded
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,24 @@ def test_the_terminal_shows_score_cost_front_and_reason(read):
 
 
 def test_a_narrow_terminal_cuts_the_reason_before_anything_else(read):
-    lines = printed(terminal_table(read), width=80).splitlines()
+    lines = printed(terminal_table(read), width=85).splitlines()
     raced = next(line for line in lines if "trial-008 " in line)
-    assert "0.8545 (2 folds)" in raced and "0.01241" in raced and "raced out" in raced
+    assert "0.8545 (2 folds)" in raced and "0.01241" in raced and "raced out" in raced and "…" in raced
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_what_does_not_fit_as_columns_follows_for_the_best(row, board, width):
+    """Folded into columns of one letter, the leaderboard of a large space filled pages."""
+    params = [
+        {f"part{part}/params/value_{part}": f"{number}[red]{part}" for part in range(12)} for number in (1, 2)
+    ]
+    best = row(1, "trial-000", (0.5, 0.6, 0.7), params=params[0])
+    stopped = row(None, "trial-001", (0.4,), params=params[1], state="raced_out", reason="far below")
+    lines = printed(terminal_table(board(best, stopped)), width).splitlines()
+    assert max(map(len, lines)) <= width and len(lines) < 25
+    text = " ".join(" ".join(lines).split())
+    assert all(f"value {part} 1[red]{part}" in text for part in range(12))  # brackets are no markup
+    assert "0.4000 (1 fold) raced out" in text and "2[red]" not in text
 
 
 def test_what_the_terminal_leaves_out_is_counted(read, board, row):
@@ -93,10 +108,16 @@ def test_parameters_are_rounded_to_four_digits(value, said):
     assert rounded(value) == said
 
 
-def test_headings_are_short():
-    assert [short(path) for path in ("model/params/depth", "loss/name", "batch_size")] == [
-        "depth",
-        "loss",
-        "batch size",
-    ]
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        (["model/params/depth", "loss/name", "batch_size"], ["depth", "loss", "batch size"]),
+        (["loss/params/alpha", "optimizer/params/alpha", "tile"], ["loss alpha", "optimizer alpha", "tile"]),
+    ],
+)
+def test_headings_are_as_short_as_tells_them_apart(paths, said):
+    assert headings(paths) == said
+
+
+def test_scores_have_four_decimals():
     assert (number(None), number(0.5)) == ("", "0.5000")

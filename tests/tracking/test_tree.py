@@ -11,7 +11,7 @@ from microseg import training
 from microseg.errors import MicrosegError
 from microseg.tracking import store, tree
 from microseg.tracking.recorder import flatten, log_metrics
-from microseg.tracking.views import SHARED, share_view
+from microseg.tracking.views import RANK, SHARED, share_view
 
 
 def opened(
@@ -225,21 +225,33 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path):
 
 def test_the_shared_view_names_filter_order_and_columns(client):
     study = tree.open_study(client, "viewed")
-    link = share_view(client, study, "cv/dice", ["model/params/depth"])
+    searched = ["loss/params/alpha", "model/params/depth"]
+    link = share_view(client, study, "cv/dice", searched, searched[1:], ["parameters"])
     key = link.split("viewStateShareKey=")[1]
     state = json.loads(client.get_experiment(study.experiment_id).tags[SHARED + key])
-    assert state["orderByKey"] == "metrics.`cv/dice_mean`" and state["orderByAsc"] is False
-    assert state["selectedColumns"][:4] == [
-        "tags.`microseg.state`", "metrics.`cv/dice_mean`", "metrics.`cv/dice_std`", "params.`model/params/depth`",
+    assert state["selectedColumns"][:7] == [
+        "metrics.`rank`", "tags.`microseg.state`", "metrics.`cv/dice_mean`", "metrics.`cv/dice_std`",
+        "metrics.`parameters`", "params.`loss/params/alpha`", "params.`model/params/depth`",
     ]  # fmt: skip
     parallel, bars = state["compareRunCharts"]
     assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (
-        ["model/params/depth"],
-        ["cv/dice_mean"],
+        ["model/params/depth"],  # a run that lacks one of them would not be drawn
+        ["cv/dice_mean", "parameters"],
     )
     assert bars["metricKey"] == "cv/dice_mean"
-    opened(client, study, 0)
-    assert len(client.search_runs([study.experiment_id], state["searchFilter"])) == 1
+
+
+def test_the_shared_view_has_the_ranked_first_whatever_the_mean_over_fewer_folds(client):
+    study = tree.open_study(client, "sorted")
+    trials = [opened(client, study, number) for number in range(11)]
+    for rank, trial in enumerate(trials[1:], 1):
+        log_metrics(client, trial.run_id, {RANK: rank, "cv/dice_mean": 0.5})
+    log_metrics(client, trials[0].run_id, {"cv/dice_mean": 0.9}, step=1)
+    key = share_view(client, study, "cv/dice", []).split("viewStateShareKey=")[1]
+    state = json.loads(client.get_experiment(study.experiment_id).tags[SHARED + key])
+    order = f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
+    found = client.search_runs([study.experiment_id], state["searchFilter"], order_by=[order])
+    assert [run.info.run_id for run in found] == [trial.run_id for trial in [*trials[1:], trials[0]]]
 
 
 def test_parameters_are_named_by_path():

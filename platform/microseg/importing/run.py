@@ -253,5 +253,5 @@ def _record(
     recorder = Recorder(trial, config, folds)
     for result, samples in judged:
         recorder(Progress(result.fold, 0, result.metrics, samples, result))
-    client.set_tag(trial.run_id, "microseg.rank", "1")
+    log_metrics(client, trial.run_id, {views.RANK: 1})
     tree.end(client, trial.run_id, "completed", f"imported: {OPTIMISTIC}")

@@ -17,11 +17,12 @@ def page(client: MlflowClient, study: StudyView) -> str:
     environment = Environment(
         loader=PackageLoader("microseg", "templates"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {name: getattr(tables, name) for name in ("short", "rounded", "number", "cost")}
+    environment.filters |= {name: getattr(tables, name) for name in ("rounded", "number", "cost")}
     environment.filters |= {"measured": sentences.measured, "state": sentences.state}
     return environment.get_template("report.html").render(
         study=study,
         shown=study.first(ROWS),
+        headings=tables.headings(study.varied),
         cost_unit=tables.COST_UNITS.get(study.against, ""),
         summary=sentences.summary(study).splitlines(),
         comparison=sentences.comparison(study),
@@ -39,7 +40,7 @@ def _facts(study: StudyView) -> dict[str, str]:
     return {
         "Data set": tags.get("microseg.data", ""),
         "Content digest": tags.get("microseg.digest", "")[:16],
-        "Code": tags.get("mlflow.source.git.commit", "not in a git checkout")[:12],
+        "Code": tags.get("mlflow.source.git.commit", "")[:12] or "not in a git checkout",
         "Hardware": tags.get("microseg.hardware", ""),
         "Seed": tags.get("microseg.seed", ""),
     }

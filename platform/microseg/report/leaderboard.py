@@ -75,6 +75,11 @@ class StudyView:
         return [name for name in names if len({row.params.get(name) for row in self.rows}) > 1]
 
     @cached_property
+    def shared(self) -> list[str]:
+        """Those of them that every trial has, not only one branch of the space."""
+        return [name for name in self.varied if all(name in row.params for row in self.rows)]
+
+    @cached_property
     def priced(self) -> list[tuple[float, float, str]]:
         """Cost, mean and name of the ranked trials whose cost was measured."""
         rows = ((row.cost, row.mean, row.name) for row in self.ranked)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pandas as pd
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,29 +20,70 @@ from microseg.report.sentences import measured, state
 COST_UNITS = {"parameters": "parameters", "inference_seconds": "s/megapixel"}
 
 
-def terminal_table(study: StudyView, limit: int = 20) -> Table:
-    """Return the leaderboard as a table for the terminal."""
-    shown = study.first(limit)
-    more = len(study.rows) - len(shown)
-    table = Table(
-        title=f"{study.run.info.run_name}: {study.metric}, mean over {study.folds} folds",
+def terminal_table(study: StudyView, limit: int = 20) -> RenderableType:
+    """Return the leaderboard for the terminal, which draws it as its width allows.
+
+    The parameters in which the trials differ are columns where all of them fit; else the settings of the
+    best trials follow beneath.
+    """
+    return _Leaderboard(study, limit)
+
+
+@dataclass(frozen=True)
+class _Leaderboard:
+    study: StudyView
+    limit: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide, names = options.update(max_width=10_000), self.study.varied
+        needed = Measurement.get(console, wide, self._table(names, reasons=False)).maximum
+        if needed <= options.max_width:
+            yield self._table(names)
+            return
+        yield self._table([])
+        if self.study.ranked:
+            yield _settings(self.study)
+
+    def _table(self, names: Sequence[str], reasons: bool = True) -> Table:
+        shown = self.study.first(self.limit)
+        more = len(self.study.rows) - len(shown)
+        title = f"{self.study.run.info.run_name}: {self.study.metric}, mean over {self.study.folds} folds"
+        table = _plain(title, f"{more} more in leaderboard.csv" if more else None)
+        columns = ["#", "trial", "mean ± sd", *_cost_columns(self.study)]
+        columns += [heading.replace(" ", "\n") for heading in headings(names)]
+        for column in columns:
+            table.add_column(column, no_wrap=True)
+        table.add_column("state")  # may wrap: such a column is the first to be made narrow
+        for row in shown:
+            cells = [str(row.rank or ""), row.name, measured(row), *_cost_cells(row, self.study)]
+            values = [Text(rounded(row.params.get(name, ""))) for name in names]
+            said = state(row) if reasons else row.state
+            table.add_row(*cells, *values, Text(said, no_wrap=True, overflow="ellipsis"))
+        return table
+
+
+def _plain(title: str, caption: str | None = None) -> Table:
+    return Table(
+        title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        caption=f"{more} more in leaderboard.csv" if more else None,
+        caption=caption,
         caption_justify="left",
     )
-    for column in ("#", "trial", "mean ± sd", *_cost_columns(study)):
-        table.add_column(column, no_wrap=True)
-    for name in study.varied:
-        table.add_column(short(name), overflow="fold")
-    table.add_column("state", min_width=13)
-    for row in shown:
-        cells = [str(row.rank or ""), row.name, measured(row), *_cost_cells(row, study)]
-        values = [rounded(row.params.get(name, "")) for name in study.varied]
-        # Text on one line in a column that may wrap: such columns are the first to be made narrow.
-        table.add_row(*cells, *values, Text(state(row), no_wrap=True, overflow="ellipsis"))
+
+
+def _settings(study: StudyView, best: int = 5) -> Table:
+    """Return the parameters of the best trials, one cell for each trial, that wraps."""
+    table = _plain("Settings of the best")
+    table.add_column("trial", no_wrap=True)
+    table.add_column("what differs between trials")
+    names = study.varied
+    for row in study.ranked[:best]:
+        pairs = zip(headings(names), (row.params.get(name, "") for name in names), strict=True)
+        said = ", ".join(f"{name} {rounded(value)}" for name, value in pairs if value)
+        table.add_row(row.name, Text(said))  # not markup: a value may hold brackets
     return table
 
 
@@ -111,10 +158,15 @@ def cost(row: Row) -> str:
     return f"{row.cost:,.0f}".replace(",", " ") if row.cost >= 1000 else f"{row.cost:.3g}"
 
 
-def short(path: str) -> str:
-    """Return a path as a heading: ``model/params/depth`` is ``depth``, ``loss/name`` is ``loss``."""
-    parts = [part for part in path.split("/") if part not in ("params", "name")]
-    return parts[-1].replace("_", " ")
+def headings(paths: Sequence[str]) -> list[str]:
+    """Return paths as headings: of ``model/params/depth`` as much as tells it from the others, ``depth``."""
+    parts = [_named(path) for path in paths]
+    last = Counter(names[-1] for names in parts)
+    return [names[-1] if last[names[-1]] == 1 else " ".join(names) for names in parts]
+
+
+def _named(path: str) -> list[str]:
+    return [part.replace("_", " ") for part in path.split("/") if part not in ("params", "name")]
 
 
 def rounded(value: str) -> str:

@@ -45,7 +45,7 @@ def conclude(
     best = _best(run, trials, unfinished)
     complete = [record for record in trials.ranked() if record.state == "completed"]
     for rank, record in enumerate(complete, 1):
-        client.set_tag(record.run_id, "microseg.rank", str(rank))
+        log_metrics(client, record.run_id, {views.RANK: rank})
     view = report.view(client, client.get_run(run.run_id))
     text = yaml.safe_dump(best.config.model_dump(mode="json"), sort_keys=False)
     best_yaml = folder(run.name) / "best.yaml"
@@ -61,7 +61,7 @@ def conclude(
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
     score = f"cv/{view.metric.removeprefix('val/')}"
-    link = views.share_view(client, run, score, view.varied, costs)
+    link = views.share_view(client, run, score, view.varied, view.shared, costs)
     return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, unfinished)
 
 

@@ -14,8 +14,16 @@ from microseg.tracking.tree import LEVEL, REASON, STATE, STUDY, StudyRun
 SHARED = "mlflow.sharedViewState."
 
 
+RANK = "rank"  # a metric, so that the UI can sort by it: means over fewer folds would stand among the ranked
+
+
 def share_view(
-    client: MlflowClient, study: StudyRun, score: str, parameters: Sequence[str], costs: Sequence[str] = ()
+    client: MlflowClient,
+    study: StudyRun,
+    score: str,
+    parameters: Sequence[str],
+    drawn: Sequence[str] = (),
+    costs: Sequence[str] = (),
 ) -> str:
     """Prepare the view of a study and return the link to it.
 
@@ -32,7 +40,9 @@ def share_view(
     score : str
         What trials are ranked by, without its suffix: ``cv/dice``.
     parameters : sequence of str
-        Paths of the parameters in which the trials differ.
+        Paths of the parameters in which the trials differ: the columns.
+    drawn : sequence of str
+        Those that every trial has: parallel coordinates leave out a run that lacks one of theirs.
     costs : sequence of str
         Metrics that are searched to be low beside the score.
 
@@ -42,7 +52,7 @@ def share_view(
         The address, on the server of the store, or where ``mlflow ui`` listens by default.
     """
     key = f"microseg-{study.run_id[:8]}"
-    state = json.dumps(_state(study, score, parameters, costs))
+    state = json.dumps(_state(study, score, parameters, costs) | _charts([f"{score}_mean", *costs], drawn))
     client.set_experiment_tag(study.experiment_id, SHARED + key, state)
     base = client.tracking_uri if client.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
     page = f"/#/experiments/{study.experiment_id}/runs"
@@ -50,32 +60,31 @@ def share_view(
 
 
 def _state(study: StudyRun, score: str, parameters: Sequence[str], costs: Sequence[str]) -> dict[str, Any]:
-    columns = [f"tags.`{STATE}`", f"metrics.`{score}_mean`", f"metrics.`{score}_std`"]
+    columns = [f"metrics.`{RANK}`", f"tags.`{STATE}`", f"metrics.`{score}_mean`", f"metrics.`{score}_std`"]
     columns += [f"metrics.`{cost}`" for cost in costs]
     columns += [f"params.`{path}`" for path in parameters]
     columns += ["metrics.`folds_done`", "metrics.`seconds`", f"tags.`{REASON}`"]
     return {
         "searchFilter": f"tags.`{LEVEL}` = 'trial' and tags.`{STUDY}` = '{study.name}'",
-        "orderByKey": f"metrics.`{score}_mean`",
-        "orderByAsc": False,
+        "orderByKey": f"metrics.`{RANK}`",
+        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": columns,
         "columnOrder": columns,
-        "isAccordionReordered": True,  # otherwise the section of a chart's own metrics comes first
-        "compareRunSections": [_SECTION],
-        "compareRunCharts": _charts([f"{score}_mean", *costs], parameters),
     }
 
 
-_SECTION = {"uuid": "best", "name": "Best", "display": True, "isReordered": True}
-
-
-def _charts(metrics: Sequence[str], parameters: Sequence[str]) -> list[dict[str, Any]]:
+def _charts(metrics: Sequence[str], parameters: Sequence[str]) -> dict[str, Any]:
     """Return the charts that come first: parallel coordinates of what was searched, and the scores."""
+    section = {"uuid": "best", "name": "Best", "display": True, "isReordered": True, "columns": 2}
     shared = {"metricSectionId": "best", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     parallel = {"type": "PARALLEL", "selectedMetrics": list(metrics), "selectedParams": list(parameters)}
     bars = {"type": "BAR", "metricKey": metrics[0]}
-    return [shared | parallel | {"uuid": "parallel"}, shared | bars | {"uuid": "bars"}]
+    return {
+        "isAccordionReordered": True,  # otherwise the section of a chart's own metrics comes first
+        "compareRunSections": [section],
+        "compareRunCharts": [shared | parallel | {"uuid": "parallel"}, shared | bars | {"uuid": "bars"}],
+    }
