@@ -7,6 +7,7 @@ import ray.exceptions
 
 from microseg.config import TrialConfig
 from microseg.search import incidents
+from microseg.search.deaths import WorkerMemoryError
 from microseg.search.incidents import Incident, TrialMemoryError, classify, hopeless, relieved
 
 OOM, FAILED = Incident("out_of_memory", "out of memory"), Incident("failed", "no such thing")
@@ -62,7 +63,7 @@ def test_a_resumed_trial_is_not_halved_again():
 
 
 def test_memory_is_told_from_other_deaths():
-    memory = ray.exceptions.OutOfMemoryError("killed due to the node running low on memory")
+    memory = WorkerMemoryError(error_msg="killed due to the node running low on memory")
     assert classify(memory)[:2] == ("out_of_memory", "the machine ran out of memory, Ray ended the worker")
     assert classify(ray.exceptions.RayActorError())[:2] == ("failed", "the worker process died")
     assert classify(ValueError("no such\nthing"))[:2] == ("failed", "ValueError: no such")

@@ -87,13 +87,11 @@ def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_pa
     trial = SimpleNamespace(config=settings, pickled_error_file=str(kept), error_file=str(text))
     kept.write_bytes(pickle.dumps(ValueError("no such thing")))
     failures.on_trial_recover(0, [], trial)
-    text.write_text(
-        "Failure # 1 (occurred now)\nold\nFailure # 2 (occurred now)\nthe node running low on memory\n"
-    )
-    failures.on_trial_recover(0, [], trial)  # of Ray's own errors some are kept as text only
+    text.write_text("Failure # 1 (occurred now)\nold\nFailure # 2 (occurred now)\nno room\n")
+    failures.on_trial_recover(0, [], trial)  # of errors that Ray does not know it keeps the text only
     assert incidents.read(tmp_path / "trial-001") == [
         ("failed", "ValueError: no such thing", 2),
-        ("out_of_memory", "the machine ran out of memory, Ray ended the worker", 2),
+        ("failed", "RuntimeError: no room", 2),
     ]
     kept.write_bytes(pickle.dumps(ValueError("nor that")))
     failures.on_trial_error(0, [], trial)

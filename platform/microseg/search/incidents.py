@@ -12,6 +12,7 @@ import ray.exceptions
 from microseg.config import TrialConfig
 from microseg.data.files import replacing
 from microseg.errors import MicrosegError
+from microseg.search.deaths import WorkerMemoryError
 
 FILE = "incidents.json"
 MOST = {"out_of_memory": 2, "failed": 2}  # the first of each kind is followed by another attempt
@@ -78,17 +79,17 @@ def classify(error: BaseException | None) -> Incident:
     """Say what an error of a worker means.
 
     Out of memory is TensorFlow's ResourceExhaustedError, which the worker turns into `TrialMemoryError`,
-    or Ray's OutOfMemoryError, by which it ends a worker before the system does; any other death is a
-    failure.
+    or Ray's OutOfMemoryError, by which it ends a worker before the system does and which arrives as
+    `WorkerMemoryError`; any other death is a failure.
     """
     cause: Any = getattr(error, "cause", None) or error
-    kinds = (TrialMemoryError, ray.exceptions.OutOfMemoryError)
+    kinds = (TrialMemoryError, WorkerMemoryError)
     return Incident("out_of_memory" if isinstance(cause, kinds) else "failed", describe(cause))
 
 
 def describe(error: Any) -> str:
     """Return an error in one line: its first or, where that only announces, what raised it first."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, WorkerMemoryError):
         return "the machine ran out of memory, Ray ended the worker"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the worker process died"

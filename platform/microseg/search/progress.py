@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback
 from rich.console import Console
 from rich.status import Status
@@ -169,5 +168,4 @@ def _error(trial: Any) -> BaseException:
     text = Path(trial.error_file or "")
     said = text.read_text(encoding="utf-8") if text.is_file() else ""
     last = said.rpartition("Failure # ")[2].partition("\n")[2].strip()
-    kind = OutOfMemoryError if "running low on memory" in last else RuntimeError
-    return kind(last or "the worker ended without a word")
+    return RuntimeError(last or "the worker ended without a word")

@@ -13,6 +13,7 @@ from ray.tune import PlacementGroupFactory
 from rich.console import Console
 
 from microseg.config import SearchConfig
+from microseg.search import deaths
 from microseg.search import job as worker
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
@@ -89,6 +90,7 @@ def run_trials(
             ),
         )
         try:
-            tuner.fit()
+            with deaths.survived():
+                tuner.fit()
         finally:
             spending.write()
