@@ -76,6 +76,6 @@ def test_rivals_within_the_smallest_difference_are_counted(row, board, mode):
     close = sum(mean <= difference for mean in means[1:])
     assert 0 < close < 3
     assert resolution(study) == (
-        f"Differences below {difference:.2g} cannot be told from chance here; {close} of 3 rivals of trial-001 "
-        "are that close."
+        f"Differences below {difference:.2g} cannot be told from chance with these 2 folds; {close} of 3 "
+        "rivals of trial-001 are that close."
     )

@@ -23,7 +23,7 @@ def test_the_page_needs_no_network(text):
         "14 trials: 4 with all folds",
         "17 of 24 fold trainings",
         "trial-003 is better than trial-007 in 3 of 3 folds.",
-        "cannot be told from chance here; 2 of 3 rivals",
+        "cannot be told from chance with these 3 folds; 2 of 3 rivals",
         "selection scores",
         "raced out (fold 2: 0.021 below trial-003 on average, margin 0.008)",
         "pruned (ASHA at epoch 27)",

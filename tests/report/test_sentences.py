@@ -1,8 +1,10 @@
 """The words of a report say no more than was measured."""
 
+import math
+
 import pytest
 
-from microseg.report import comparison, resolution, score, summary, view
+from microseg.report import comparison, repetition, resolution, score, summary, view
 from microseg.report.sentences import measured, state
 
 
@@ -53,11 +55,29 @@ def test_one_fold_resolves_nothing_and_one_trial_has_no_rival(row, board):
     assert resolution(board(alone, folds=1)) == ""
 
 
+@pytest.mark.parametrize(("mode", "ahead"), [("max", "; two is ahead of it with 0.8000"), ("min", "")])
+def test_repeats_say_what_is_left_of_the_best_and_how_far_a_seed_moves_it(row, board, mode, ahead):
+    """Deviations of one from its mean 0.7: +-0.1, 0; of two from 0.85: +-0.05; over 2 + 1 degrees of freedom."""
+    rows = [row(1, "one", (0.8, 0.8)), row(2, "two", (0.9, 0.9))]
+    again = [("one", 0.7), ("one", 0.6), ("two", 0.8)]
+    repeated = [row(None, f"{of}-again", (value, value), replicate_of=of) for of, value in again]
+    pooled = math.sqrt((2 * 0.1**2 + 0.1**2 / 2) / 3)
+    assert repetition(board(*rows, replicates=tuple(repeated), folds=2, mode=mode)) == (
+        f"With other seeds one has 0.6500, in the search it had 0.8000{ahead}. "
+        f"The seed alone moves a mean over folds by about {pooled:.2g} (standard deviation)."
+    )
+
+
+def test_repeats_that_all_failed_say_nothing(row, board):
+    failed = row(None, "one-again", (), replicate_of="one", state="failed")
+    assert repetition(board(row(1, "one", (0.8, 0.8)), replicates=(failed,), folds=2)) == ""
+
+
 def test_one_rival_is_singular(row, board):
     """Differences of 0.1, 0 and 0.1: 4.303 * sqrt((1 / 3 + 1 / 2) * 0.00333) by the corrected t-test."""
     rows = [row(1, "one", (0.8, 0.7, 0.9)), row(2, "two", (0.7, 0.7, 0.8))]
     assert resolution(board(*rows)) == (
-        "Differences below 0.23 cannot be told from chance here; 1 of 1 rival of one is that close."
+        "Differences below 0.23 cannot be told from chance with these 3 folds; 1 of 1 rival of one is that close."
     )
 
 

@@ -122,7 +122,7 @@ def _show(view: Any) -> None:
         out.print(text, soft_wrap=True, highlight=False)
     repeats = report.repeats_table(view)
     if repeats.row_count:
-        out.print(repeats)
+        out.print(repeats, report.repetition(view), soft_wrap=True, highlight=False)
 
 
 def _conclude(outcome: Any) -> None:

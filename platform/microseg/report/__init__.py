@@ -4,7 +4,7 @@ from microseg.report.html import page
 from microseg.report.leaderboard import Row, StudyView, find_study, view
 from microseg.report.pareto import front
 from microseg.report.replicates import Repeats, repeats, resolvable
-from microseg.report.sentences import comparison, resolution, score, summary
+from microseg.report.sentences import comparison, repetition, resolution, score, summary
 from microseg.report.tables import frame, repeats_frame, repeats_table, terminal_table
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "repeats",
     "repeats_frame",
     "repeats_table",
+    "repetition",
     "resolution",
     "resolvable",
     "score",

@@ -28,6 +28,7 @@ def page(client: MlflowClient, study: StudyView) -> str:
         comparison=sentences.comparison(study),
         resolution=sentences.resolution(study),
         repeats=repeats(study),
+        repetition=sentences.repetition(study),
         points=figures.fold_points(study),
         pareto=figures.pareto(study),
         curves=figures.curves(client, study),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
 from microseg.report.leaderboard import Row, StudyView
-from microseg.report.replicates import indistinct, resolvable
+from microseg.report.replicates import indistinct, repeats, resolvable
 
 # How a trial may end, in the order of a summary, and what is said of it; others are named as they are.
 ENDS = {
@@ -100,9 +101,30 @@ def resolution(study: StudyView) -> str:
     close = indistinct(study, difference)
     verb = "is" if rivals == 1 else "are"
     return (
-        f"Differences below {difference:.2g} cannot be told from chance here; {close} of "
-        f"{_many(rivals, 'rival')} of {study.ranked[0].name} {verb} that close."
+        f"Differences below {difference:.2g} cannot be told from chance with these {study.folds} folds; "
+        f"{close} of {_many(rivals, 'rival')} of {study.ranked[0].name} {verb} that close."
     )
+
+
+def repetition(study: StudyView) -> str:
+    """Say how finalists score with other seeds, and how far one moves a score; empty without repeats."""
+    found = [(entry.mean, entry) for entry in repeats(study) if entry.mean is not None]
+    if not found:
+        return ""
+    mean, first = found[0]
+    text = f"With other seeds {first.trial} has {mean:.4f}, in the search it had {first.chosen:.4f}"
+    ahead, other = max(found, key=lambda pair: study.sign * pair[0])
+    if other is not first:
+        text += f"; {other.trial} is ahead of it with {ahead:.4f}"
+    return (
+        f"{text}. The seed alone moves a mean over folds by about {_pooled(study):.2g} (standard deviation)."
+    )
+
+
+def _pooled(study: StudyView) -> float:
+    """Return the standard deviation between seeds within finalists, weighted by degrees of freedom."""
+    known = [(entry.seeds - 1, entry.seed_sd) for entry in repeats(study) if entry.seed_sd is not None]
+    return math.sqrt(sum(free * sd**2 for free, sd in known) / sum(free for free, _ in known))
 
 
 def _many(number: int, noun: str) -> str:

@@ -97,8 +97,8 @@ def _cost_cells(row: Row, study: StudyView) -> tuple[str, ...]:
 
 def repeats_table(study: StudyView) -> Table:
     """Return the finalists and their repeats as a table for the terminal; without rows where none were."""
-    table = Table(title="Repeats with other seeds", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("trial", "chosen with", "repeats' mean", "sd of seeds", "sd of folds", "seeds"):
+    table = _plain("Repeats of the best trials with other seeds")
+    for column in ("trial", "in the search", "other seeds", "sd of seeds", "sd of folds", "seeds"):
         table.add_column(column, no_wrap=True)
     for entry in repeats(study):
         values = (entry.chosen, entry.mean, entry.seed_sd, entry.fold_sd)
