@@ -1,8 +1,12 @@
 """ASHA compares equal epochs of the first fold, the race equal folds; both outlive the process."""
 
+from statistics import fmean
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from microseg.config import AshaConfig, SearchConfig, TrialConfig
 from microseg.search.scheduler import FoldRace, rungs
@@ -183,3 +187,73 @@ def test_the_last_step_of_a_trial_in_flight_is_judged_again():
     passed = race()
     passed.replay([record(0, [0.5] * EPOCHS, "completed"), record(1, [0.1, 0.1, 0.6, 0.6])])
     assert report(passed, 1, 3, 0.6) and report(passed, 1, 4, 0.6)
+
+
+def trials_of(seed: int) -> list[list[tuple[int, float, tuple[float, ...]]]]:
+    """Return what each of 9 trials would report: step, objective and scores."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(9):
+        level, scores = rng.uniform(0.5, 0.9), []
+        best = np.maximum.accumulate(level * np.linspace(0.7, 1, EPOCHS) + rng.normal(0, 0.03, EPOCHS))
+        reports = [(step, float(value), ()) for step, value in enumerate(best, 1)]
+        for fold in range(1, FOLDS + 1):
+            scores.append(float(level + rng.normal(0, 0.02)))
+            reports.append((EPOCHS + fold, fmean(scores), tuple(scores)))
+        found.append(reports)
+    return found
+
+
+def drive(scheduler, trials, first=0) -> dict[int, tuple]:
+    """Run trials one after the other; returns the step at which each ended, and how."""
+    ended = {}
+    for number, reports in list(enumerate(trials))[first:]:
+        for step, objective, scores in reports:
+            over = {"state": "completed", "reason": "all folds"} if len(scores) == FOLDS else {}
+            if not report(scheduler, number, step, objective, scores, **over):
+                break
+        state = scheduler.stopped.get(number, ("completed", "all folds"))
+        ended[number] = (step, *state)
+    return ended
+
+
+def kept(number, reports, state="running") -> TrialRecord:
+    scores = reports[-1][2] if reports else ()
+    steps = {step: objective for step, objective, _ in reports}
+    return TrialRecord(
+        number=number, name=f"trial-{number:03d}", state=state, config=TRIAL, scores=scores, steps=steps
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), at=st.floats(0, 1, exclude_max=True))
+def test_killed_after_any_report_the_verdicts_are_those_of_the_uninterrupted_study(seed, at):
+    trials = trials_of(seed)
+    whole = drive(race(), trials)
+    cut = int(at * sum(count for count, _, _ in whole.values()))
+    records = []
+    for number, (count, state, _) in whole.items():
+        if cut < count:  # the last report was recorded; whether it was acted on nobody knows
+            records.append(kept(number, trials[number][: cut + 1]))
+            break
+        records.append(kept(number, trials[number][:count], state))
+        cut -= count
+    resumed = race()
+    resumed.replay(records)
+    first = records[-1].number
+    assert drive(resumed, trials, first) == {number: whole[number] for number in range(first, len(trials))}
+
+
+def test_those_studies_have_all_kinds_of_ends():
+    assert {state for _, state, _ in drive(race(), trials_of(1)).values()} == {
+        "completed", "pruned", "raced_out",
+    }  # fmt: skip
+
+
+def test_only_the_last_report_of_a_trial_in_flight_is_judged_again():
+    """With several trials at once rivals finished since: what had passed against those before them goes on."""
+    scheduler = race(asha=None)
+    rivals = [record(number, [], "completed", scores) for number, scores in RIVALS.items()]
+    scheduler.replay([*rivals, record(7, [], scores=noisy(0.6)[:2])])
+    assert report(scheduler, 7, EPOCHS + 1, 0.6, noisy(0.6)[:1])
+    assert not report(scheduler, 7, EPOCHS + 2, 0.6, noisy(0.6)[:2])
