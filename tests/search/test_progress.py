@@ -60,7 +60,7 @@ def test_a_forecast_is_printed_and_refreshed_everywhere():
         for number in range(8):
             progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(number, 0, 9)))
     said = console.file.getvalue().splitlines()
-    assert [text.split(" trials")[0] for text in said] == ["0 of 8", "1 of 8", "2 of 8", "4 of 8"]
+    assert [text.split(" done")[0] for text in said] == ["0 of 8", "1 of 8", "2 of 8", "4 of 8"]
     assert "at most" in said[0] and all("in 30 min, about" in text for text in said[1:])
     assert all(text.endswith("to go (0.25 GPU-hours so far)") for text in said)
 
@@ -75,6 +75,20 @@ def test_the_first_forecast_is_an_upper_bound(monkeypatch):
         progress.on_trial_result(0, [], None, result(1, 0, 1))
     now[0] += 10.0  # 20 s for two epochs of two trials
     assert progress.forecast() == "at most 18 min"  # 4 trials x 3 folds x 9 epochs, 10 s each
+
+
+def test_the_time_left_falls_while_a_trial_trains(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("microseg.search.progress.time.monotonic", lambda: now[0])
+    progress = line(terminal(forced=False), trials=4, finished=0)
+    progress.on_trial_result(0, [], None, result(0, 0, 1) | {"time_total_s": 0.0})
+    now[0] += 40.0
+    progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(0, 2, 9)))
+    said = []
+    for seconds in (0, 31, 500):  # the second trial takes longer than the first, and is but one
+        now[0] = 140.0 + seconds
+        said.append(progress.forecast())
+    assert said == ["about 2 min", "about 89 s", "about 80 s"]
 
 
 def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_path):

@@ -47,10 +47,12 @@ class ProgressLine(Callback):
         self._better = max if config.mode == "max" else min
         self._spending = spending
         self._console = console
-        self._status: Status | None = console.status("starting Ray") if console.is_terminal else None
+        status = console.status("waiting for the first epoch")
+        self._status: Status | None = status if console.is_terminal else None
         self._start = time.monotonic()
         self._epochs: set[tuple[str, int, int]] = set()
         self._ended = 0
+        self._last = self._start
         self._best: tuple[float, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class ProgressLine(Callback):
 
     def _count(self) -> None:
         self._ended += 1
+        self._last = time.monotonic()
         if self._ended & (self._ended - 1) == 0 and self._left() > 0:
             self._say_forecast()
 
@@ -104,18 +107,19 @@ class ProgressLine(Callback):
     def _say_forecast(self) -> None:
         used = self._spending.note()
         done, hours = self._finished + self._ended, used["hours"]
-        text = f"{done} of {self._total} trials done in {duration(hours * 3600)}, {self.forecast()} to go"
+        text = f"{done} of {self._total} done in {duration(hours * 3600)}, {self.forecast()} to go"
         if used["gpu_hours"]:
             text += f" ({used['gpu_hours']:.2g} GPU-hours so far)"
         self._console.print(text, style="dim", highlight=False, soft_wrap=True)
 
     def forecast(self) -> str:
         """Return how long the rest takes: as the trials that ended, or at most, by the epochs until now."""
-        elapsed = time.monotonic() - self._start
+        now = time.monotonic()
         if self._ended:
-            return f"about {duration(elapsed / self._ended * self._left())}"
+            each = (self._last - self._start) / self._ended
+            return f"about {duration(each * self._left() - min(now - self._last, each))}"
         most = self._left() * len(self._job.folds) * self._job.epochs
-        return f"at most {duration(elapsed / len(self._epochs) * most)}"
+        return f"at most {duration((now - self._start) / len(self._epochs) * most)}"
 
     def _line(self, result: dict[str, Any]) -> str:
         parts = [

@@ -218,6 +218,7 @@ def _run(
         again = Trials(optuna_file(name), f"{name} again", prepared.space, config)
         add_replicates(trials, again, config)
         total = again.count() + again.waiting()
+        console.print(f"{total} repeats of the best trials, with other seeds", style="dim", highlight=False)
         plain = config.model_copy(update={"trials": total, "asha": None, "race": None})
         run_trials(plain, again, job, runs, seen)
     return conclude(*runs, prepared, trials, seen[0].exhausted())
