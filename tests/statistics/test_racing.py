@@ -1,21 +1,16 @@
-import csv
 import itertools
 import math
-import os
 import random
 import statistics
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from microseg.errors import MicrosegError
-from microseg.statistics import decide, incumbent, noise, race, seed_spread, smallest_difference
+from microseg.statistics import decide, incumbent, noise, race
 
 ORDERS = 2_000
 COLLAPSED = 0.0  # the Dice of a network that finds only background; its trial ends, whatever the race says
@@ -56,27 +51,6 @@ def shuffled(table, rng):
 
 def best(table):
     return max(range(len(table)), key=lambda row: statistics.fmean(table[row]))
-
-
-@pytest.fixture(scope="module")
-def published(project):
-    """The fold scores of 44 published configurations on 5 folds; without the file its tests fail."""
-    shared = Path(os.environ.get("MICROSEG_SHARED", project.parent / "shared"))
-    with (shared / "reference" / "afm_cv_results.csv").open(newline="") as file:
-        table = [tuple(float(row[f"fold{k}"]) for k in range(1, 6)) for row in csv.DictReader(file)]
-    assert len(table) == 44
-    return table
-
-
-@pytest.fixture
-def say(capsys):
-    """Return a function that shows a line of measured figures, also of a test that passes."""
-
-    def line(text):
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return line
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -280,61 +254,3 @@ def test_what_cannot_be_raced_is_refused(candidate):
         MicrosegError, match=r"^a race needs 1 to 2 finite fold scores, .*; got \[.*: end a trial"
     ):
         decide(candidate, [[0.5, 0.5], [0.6, 0.7], [0.7, 0.6]])
-
-
-def test_known_smallest_difference():
-    # The differences -1 and -3 have variance 2; with equal halves the factor is 1/2 + 1.
-    assert smallest_difference([[0.0, 0.0], [1.0, 3.0]], 1.0) == pytest.approx(12.7062047 * math.sqrt(3.0))
-
-
-@pytest.mark.parametrize("table", [[], [[0.5, 0.6]], [[0.5], [0.6], [0.7]], [[0.5, 0.6], [0.7, math.nan]]])
-def test_nothing_can_be_resolved_with_one_fold_or_one_configuration(table):
-    assert smallest_difference(table, 0.25) is None
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.25, math.inf, math.nan])
-def test_a_ratio_that_is_none_is_refused(ratio):
-    with pytest.raises(MicrosegError, match=r"^test_to_train must be a finite number above 0, .*; got "):
-        smallest_difference([[0.5, 0.6], [0.6, 0.6]], ratio)
-
-
-@pytest.mark.parametrize("folds", [3, 5, 10])
-def test_equal_networks_differ_by_more_in_one_of_twenty_studies(folds):
-    """Training sets that overlap correlate the differences by test / (train + test), here 1 / folds."""
-    rng = np.random.default_rng(folds)
-    studies, rho = 3_000, 1 / folds
-    common = rng.normal(0.0, math.sqrt(rho), (studies, 1))
-    differences = common + rng.normal(0.0, math.sqrt(1 - rho), (studies, folds))
-    ratio = 1 / (folds - 1)
-    found = [abs(row.mean()) > smallest_difference([row, np.zeros(folds)], ratio) for row in differences]
-    assert np.mean(found) == pytest.approx(0.05, abs=0.015)
-    plain = stats.ttest_1samp(differences, 0.0, axis=1).pvalue < 0.05
-    assert np.mean(plain) > 0.1  # what the correction is for
-
-
-def test_known_spreads_of_seeds_and_folds():
-    # Means over folds 2 and 4; within folds variances 2 and 2; means over seeds 2 and 4.
-    assert seed_spread([[1.0, 3.0], [3.0, 5.0]]) == pytest.approx((math.sqrt(2), math.sqrt(2), math.sqrt(2)))
-    # Seeds that exchange the folds' scores leave both means as they are.
-    assert seed_spread([[1.0, 3.0], [3.0, 1.0]]) == pytest.approx((0.0, math.sqrt(2), 0.0))
-
-
-def test_spreads_that_were_put_in_are_found():
-    rng = np.random.default_rng(0)
-    scores = 0.8 + rng.normal(0.0, 0.03, 400) + rng.normal(0.0, 0.01, (500, 400))
-    assert seed_spread(scores) == pytest.approx((0.01 / math.sqrt(400), 0.01, 0.03), rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("scores", "none"), [([[0.5]], (1, 1, 1)), ([[0.5, 0.6]], (1, 1, 0)), ([[0.5], [0.6]], (0, 0, 1))]
-)
-def test_where_nothing_can_be_compared_there_is_no_spread(scores, none):
-    assert [spread is None for spread in seed_spread(scores)] == list(map(bool, none))
-
-
-@pytest.mark.parametrize("scores", [[0.5, 0.6], [[]], [[0.5, math.nan]], [[[0.5]]]])
-def test_a_table_of_repeats_that_is_none_is_refused(scores):
-    with pytest.raises(
-        MicrosegError, match=r"^scores of repeats must be a table .*; got shape \(.*\): leave out"
-    ):
-        seed_spread(scores)

@@ -1,4 +1,4 @@
-"""The race over folds, and what repeats and folds can tell apart: pure functions of scores.
+"""The race over folds: which configuration may train its next fold.
 
 A larger score is better: whoever minimises negates. A row holds the scores of one configuration, in the same
 fold order as every other row. A configuration is complete when it has all folds and all of them are numbers:
@@ -20,9 +20,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
-from scipy.special import stdtrit
 
 from microseg.errors import MicrosegError
 
@@ -37,18 +36,6 @@ class Verdict(NamedTuple):
     drop: bool
     difference: float
     margin: float
-
-
-class SeedSpread(NamedTuple):
-    """Standard deviations of one configuration's scores, None where there is nothing to compare.
-
-    ``seeds`` is between seeds, of the mean over folds; ``seeds_per_fold`` between seeds within a fold,
-    pooled over folds; ``folds`` between folds, of the mean over seeds.
-    """
-
-    seeds: float | None
-    seeds_per_fold: float | None
-    folds: float | None
 
 
 def noise(table: Sequence[Row]) -> float | None:
@@ -66,7 +53,7 @@ def noise(table: Sequence[Row]) -> float | None:
         The median, over pairs of configurations, of the sample standard deviation of their paired fold
         differences, in units of the score; None below 3 pairs or 2 folds.
     """
-    spreads, _ = _pair_spreads(table)
+    spreads, _ = pair_spreads(table)
     return float(np.median(spreads)) if spreads.size >= _ENOUGH_PAIRS else None
 
 
@@ -159,87 +146,6 @@ _noise = functools.lru_cache(maxsize=8)(noise)
 _incumbent = functools.lru_cache(maxsize=8)(incumbent)
 
 
-def smallest_difference(table: Sequence[Row], test_to_train: float) -> float | None:
-    """Return the smallest difference of two means over folds that these folds can tell from chance at 0.05.
-
-    It is ``t(0.975, J - 1) * sqrt((1 / J + test_to_train) * v)`` with J folds and v the median, over pairs of
-    configurations, of the sample variance of their paired fold differences: the critical value of the
-    corrected resampled t-test for a typical pair. The second term stands for training sets that overlap, and
-    no number of repeats takes it away.
-
-    Parameters
-    ----------
-    table : sequence of rows
-        As for `noise`.
-    test_to_train : float
-        Size of a fold's validation part over that of its training part: ``1 / (J - 1)`` for J equal folds.
-
-    Returns
-    -------
-    float or None
-        In units of the score; None with one fold, or fewer than 2 complete rows.
-
-    Raises
-    ------
-    MicrosegError
-        If ``test_to_train`` is no finite number above 0.
-
-    Notes
-    -----
-    Limits: a true difference just so large is found only half of the time; the best of many differs from the
-    rest by more than a typical pair does, and no correction for many comparisons is made here; the scores
-    are selection scores, and a hold-out is the proof.
-
-    References
-    ----------
-    Nadeau and Bengio 2003, DOI 10.1023/A:1024068626366.
-    """
-    if not (math.isfinite(test_to_train) and test_to_train > 0):
-        raise MicrosegError(
-            f"test_to_train must be a finite number above 0, validation items over training items; "
-            f"got {test_to_train}"
-        )
-    spreads, folds = _pair_spreads(table)
-    if not spreads.size:
-        return None
-    variance = float(np.median(spreads**2))
-    return float(stdtrit(folds - 1, 0.975)) * math.sqrt((1 / folds + test_to_train) * variance)
-
-
-def seed_spread(scores: ArrayLike) -> SeedSpread:
-    """Return how much the scores of one configuration vary between seeds, beside how much between folds.
-
-    Parameters
-    ----------
-    scores : array_like, shape (replicates, folds)
-        Finite scores; each replicate has another seed and the same folds.
-
-    Returns
-    -------
-    SeedSpread
-        Sample standard deviations; those between seeds are None with one replicate, that between folds is
-        None with one fold. ``folds`` holds what the seeds leave after averaging, ``seeds_per_fold**2 /
-        replicates`` of its square.
-
-    Raises
-    ------
-    MicrosegError
-        If the scores are no finite table of at least one replicate and one fold.
-    """
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
-        raise MicrosegError(
-            "scores of repeats must be a table (replicates, folds) of finite numbers; "
-            f"got shape {table.shape}: leave out replicates that lack a fold"
-        )
-    replicates, folds = table.shape
-    return SeedSpread(
-        seeds=float(table.mean(axis=1).std(ddof=1)) if replicates > 1 else None,
-        seeds_per_fold=math.sqrt(table.var(axis=0, ddof=1).mean()) if replicates > 1 else None,
-        folds=float(table.mean(axis=0).std(ddof=1)) if folds > 1 else None,
-    )
-
-
 def _complete(table: Sequence[Row]) -> list[int]:
     """Return the positions of the rows that are as long as the longest, with a number in every fold."""
     folds = max(map(len, table), default=0)
@@ -247,7 +153,7 @@ def _complete(table: Sequence[Row]) -> list[int]:
     return [place for place, row in places if len(row) == folds and all(map(math.isfinite, row))]
 
 
-def _pair_spreads(table: Sequence[Row]) -> tuple[NDArray[np.float64], int]:
+def pair_spreads(table: Sequence[Row]) -> tuple[NDArray[np.float64], int]:
     """Return the sample standard deviation of the fold differences of each complete pair, and the folds.
 
     There are none where there is one fold, or fewer than two complete rows.
