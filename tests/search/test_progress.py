@@ -32,14 +32,25 @@ def terminal(forced=True) -> Console:
 def test_it_says_trial_fold_epoch_best_and_time_left():
     with line(terminal()) as progress:
         progress.on_trial_result(0, [], None, result(2, 0, 4))
-        assert progress._line(result(2, 0, 4)).startswith("trial-002 of 8  fold 1/3  epoch 4  at most ")
+        text = progress._line(result(2, 0, 4)).plain
+        assert text.startswith("2 of 8 done, at most ") and text.endswith(" left  trial-002 fold 1/3 epoch 4")
         for number, score in ((2, 0.7), (3, 0.9), (4, 0.8)):
             done = result(number, 2, 9, state="completed") | {"objective": score}
             progress.on_trial_complete(0, [], SimpleNamespace(last_result=done))
         progress.on_trial_error(0, [], SimpleNamespace(last_result=None))
         progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(6, 0, 1)))  # pruned
-        text = progress._line(result(7, 1, 2))
-    assert text.startswith("trial-007 of 8  fold 2/3  epoch 2  best 0.900 (trial-003)  about ")
+        text = progress._line(result(7, 1, 2)).plain
+    assert text.startswith("7 of 8 done, about ")
+    assert text.endswith(" left  trial-007 fold 2/3 epoch 2  best 0.900 (trial-003)")
+
+
+def test_a_narrow_terminal_cuts_the_line():
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
+    progress = line(console)
+    progress.on_trial_result(0, [], None, result(0, 0, 1))
+    console.print(progress._status.renderable)
+    (text,) = console.file.getvalue().splitlines()
+    assert "2 of 8 done" in text and text.endswith("…") and len(text) == 40
 
 
 @pytest.mark.parametrize("forced", [True, False])

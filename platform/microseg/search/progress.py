@@ -11,6 +11,7 @@ from ray import cloudpickle
 from ray.tune import Callback
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from microseg.config import SearchConfig
 from microseg.search import incidents
@@ -19,7 +20,7 @@ from microseg.search.spending import Spending, duration
 
 
 class ProgressLine(Callback):
-    """Shows trial x of n, fold, epoch, the best so far and the time left.
+    """Shows how much is done, the time left, what trains now and the best so far.
 
     The line needs a terminal; a forecast is printed in any case, after the first epoch and after 1, 2, 4,
     8, ... trials.
@@ -121,15 +122,15 @@ class ProgressLine(Callback):
         most = self._left() * len(self._job.folds) * self._job.epochs
         return f"at most {duration((now - self._start) / len(self._epochs) * most)}"
 
-    def _line(self, result: dict[str, Any]) -> str:
-        parts = [
-            f"{result['name']} of {self._total}",
-            f"fold {result['fold'] + 1}/{len(self._job.folds)}",
-            f"epoch {result['epoch']}",
-        ]
+    def _line(self, result: dict[str, Any]) -> Text:
+        """Return the line; cut to the width, as a line that wraps leaves traces when redrawn."""
+        trial = f"{result['name']} fold {result['fold'] + 1}/{len(self._job.folds)} epoch {result['epoch']}"
+        parts = [f"{self._finished + self._ended} of {self._total} done, {self.forecast()} left", trial]
         if self._best:
             parts.append(f"best {self._best[0]:.3f} ({self._best[1]})")
-        return "  ".join([*parts, f"{self.forecast()} left"])
+        line = Text("  ".join(parts))
+        line.truncate(self._console.width - len("⠋ "), overflow="ellipsis")
+        return line
 
 
 class Failures(Callback):

@@ -123,16 +123,17 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
         If there is no such study, or what it began with has changed.
     """
     state = read_state(request.name)
-    refuse_changes(state, request, force)
-    prepared = prepare(request)
-    refuse_data(state, prepared.manifest.digest, force)
-    points = kept_points(state, prepared, console)
-    client, former = store.connect(), state.run_id
-    with ready(request.config) as share, alone(request.name), study_run(client, request.name, former) as run:
-        _remember(run, prepared, points)
-        if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
-            describe(client, run, prepared)  # also where the study was killed before it was described
-        return _run((client, run), prepared, points, share.gpus, console)
+    with alone(request.name):
+        refuse_changes(state, request, force)
+        prepared = prepare(request)
+        refuse_data(state, prepared.manifest.digest, force)
+        points = kept_points(state, prepared, console)
+        client, former = store.connect(), state.run_id
+        with ready(request.config) as share, study_run(client, request.name, former) as run:
+            _remember(run, prepared, points)
+            if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
+                describe(client, run, prepared)  # also where the study was killed before it was described
+            return _run((client, run), prepared, points, share.gpus, console)
 
 
 def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> None:
@@ -218,7 +219,8 @@ def _run(
         again = Trials(optuna_file(name), f"{name} again", prepared.space, config)
         add_replicates(trials, again, config)
         total = again.count() + again.waiting()
-        console.print(f"{total} repeats of the best trials, with other seeds", style="dim", highlight=False)
+        if again.waiting():
+            console.print("repeats of the best trials, with other seeds", style="dim", highlight=False)
         plain = config.model_copy(update={"trials": total, "asha": None, "race": None})
         run_trials(plain, again, job, runs, seen)
     return conclude(*runs, prepared, trials, seen[0].exhausted())
