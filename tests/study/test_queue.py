@@ -11,7 +11,7 @@ from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
 from microseg.search.trials import Trials
-from microseg.study import Request, StudyState, folder
+from microseg.study import Request, StudyState, folder, resume
 from microseg.study.queue import add_replicates, cost, first_points, kept_points
 from microseg.study.request import alone, optuna_file, state_file, write_text
 
@@ -124,3 +124,13 @@ def test_a_study_is_run_by_one_process_at_a_time():
         pass
     with alone("first"):
         assert (folder("first") / "lock").exists()
+
+
+def test_a_study_that_runs_already_is_not_even_looked_at(tmp_path):
+    """To read and check the images again and to start Ray would take a minute, for nothing."""
+    earlier(tmp_path, [0.5])
+    request = prepared(tmp_path / "no such data", "first").request
+    with alone("first"), pytest.raises(MicrosegError, match="study 'first' is being run by another process"):
+        resume(request, False, Console(quiet=True))
+    with pytest.raises(MicrosegError, match="study 'first' began with "):
+        resume(request, False, Console(quiet=True))
