@@ -82,7 +82,8 @@ def run_study(given: argparse.Namespace) -> None:
     import simulation
     from responses import Simulated
 
-    from microseg.search.trials import TrialRecord, Trials
+    from microseg.search.records import TrialRecord
+    from microseg.search.trials import Trials
     from microseg.space import parse_space
     from microseg.tracking import store, tree
 

@@ -24,8 +24,9 @@ from simulation import job
 
 from microseg.config import SearchConfig, TrialConfig, parse, read_yaml
 from microseg.search.job import Reporter
+from microseg.search.records import TrialRecord
 from microseg.search.scheduler import FoldRace
-from microseg.search.trials import TrialRecord, Trials
+from microseg.search.trials import Trials
 from microseg.space import parse_space
 from microseg.tracking.tree import TrialRun
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microseg.config import AshaConfig, SearchConfig, TrialConfig
+from microseg.search.records import TrialRecord
 from microseg.search.scheduler import FoldRace, rungs
-from microseg.search.trials import TrialRecord
 
 TRIAL = TrialConfig.model_validate({"model": {"name": "unet"}})
 EPOCHS, FOLDS = 27, 5

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from microseg.config import Budget, SearchConfig, TrialConfig
+from microseg.search.records import TrialRecord
 from microseg.search.spending import Spending, duration, projection
-from microseg.search.trials import TrialRecord
 
 
 class Book:

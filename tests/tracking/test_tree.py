@@ -85,7 +85,7 @@ def test_states_end_a_run_with_a_status_and_a_reason(client, state, status):
 
 
 def test_every_way_a_trial_may_end_has_a_status():
-    from microseg.search.trials import State
+    from microseg.search.records import State
 
     assert set(tree.STATUS) == set(get_args(State)) - {"running"}
     assert set(get_args(training.State)) <= set(tree.STATUS)

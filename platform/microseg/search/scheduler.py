@@ -10,7 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from microseg import statistics
 from microseg.config import SearchConfig
-from microseg.search.trials import State, TrialRecord
+from microseg.search.records import State, TrialRecord
 from microseg.tracking.tree import trial_name
 
 

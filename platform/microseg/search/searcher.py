@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from ray.tune.search import Searcher
 
 from microseg.config import TrialConfig
+from microseg.search.records import State, TrialRecord
 from microseg.search.resources import Packing
 from microseg.search.scheduler import FoldRace
-from microseg.search.trials import State, TrialRecord, Trials
+from microseg.search.trials import Trials
 from microseg.tracking import tree
 from microseg.tracking.recorder import flatten
 from microseg.tracking.tree import StudyRun, TrialRun

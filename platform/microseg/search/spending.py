@@ -9,7 +9,8 @@ from typing import Any
 from ray.tune import Callback
 
 from microseg.config import Budget, SearchConfig
-from microseg.search.trials import TrialRecord, Trials
+from microseg.search.records import TrialRecord
+from microseg.search.trials import Trials
 
 WRITE = 30.0  # seconds between two notes in the storage
 

@@ -11,54 +11,15 @@ import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field
 
-from microseg.config import SearchConfig, Strict, TrialConfig
+from microseg.config import SearchConfig, TrialConfig
 from microseg.errors import MicrosegError
+from microseg.search.records import INFEASIBLE, State, TrialRecord, outcome_of, recorded
 from microseg.search.samplers import learns_constraints, sampler
 from microseg.space import Number, Scalar, Space
-from microseg.tracking.tree import trial_name
 
-State = Literal[
-    "running",
-    "completed",
-    "pruned",
-    "raced_out",
-    "out_of_memory",
-    "diverged",
-    "collapsed",
-    "failed",
-    "interrupted",
-    "refused",
-]
 Direction = Literal["minimize", "maximize"]
-INFEASIBLE = ("out_of_memory", "diverged", "collapsed", "refused")
 MOST_REFUSED = 1000  # proposals in a row that constraints may refuse before the space counts as empty
-
-
-class TrialRecord(Strict):
-    """What is known of one trial.
-
-    ``scores`` are the fold scores in fold order, ``score`` is their mean once all folds are done, ``cost``
-    what a study with two objectives wants low. ``steps`` are the objective by step (see `search.job`).
-    ``seconds`` and ``memory_mib`` are those of its folds.
-    """
-
-    number: int
-    name: str
-    state: State
-    reason: str = ""
-    config: TrialConfig
-    run_id: str = ""
-    scores: tuple[float, ...] = ()
-    score: float | None = None
-    cost: float | None = None
-    steps: dict[int, float] = Field(default_factory=dict)
-    seconds: tuple[float, ...] = ()
-    epochs: tuple[int, ...] = ()
-    memory_mib: float = 0.0
-    gpu_memory_mib: float = 0.0
-    replicate_of: int | None = None
 
 
 class OptunaSuggest:
@@ -142,7 +103,7 @@ class Trials:
             trial = self._ask()
             reason = self._sample(trial)
             if reason is None:
-                return _record(self._storage.get_trial(trial._trial_id), {})
+                return recorded(self._storage.get_trial(trial._trial_id), {})
             self.finish(trial.number, "refused", reason)
         raise MicrosegError(
             f"the constraints refused {MOST_REFUSED} proposals in a row, the last one because: {reason}; "
@@ -239,7 +200,7 @@ class Trials:
             self._study.sampler = sampler(self._config, frozen.number, self._costs)
             reason = self._sample(optuna.Trial(self._study, frozen._trial_id))
             if reason is None:
-                found.append(_record(self._storage.get_trial(frozen._trial_id), {}))
+                found.append(recorded(self._storage.get_trial(frozen._trial_id), {}))
             else:
                 self.finish(frozen.number, "refused", reason)
         return found
@@ -253,7 +214,7 @@ class Trials:
     def count(self) -> int:
         """Return how many trials have been proposed, without those that the constraints refused."""
         asked = (trial for trial in self._all() if trial.state != TrialState.WAITING)
-        return sum(_outcome(trial).get("state") != "refused" for trial in asked)
+        return sum(outcome_of(trial).get("state") != "refused" for trial in asked)
 
     def waiting(self) -> int:
         """Return how many trials are queued."""
@@ -263,7 +224,7 @@ class Trials:
         """Return all trials in the order they were proposed, without those that are queued."""
         explained = self._study.user_attrs
         asked = (trial for trial in self._all() if trial.state != TrialState.WAITING)
-        return [_record(trial, explained) for trial in asked if "config" in trial.user_attrs]
+        return [recorded(trial, explained) for trial in asked if "config" in trial.user_attrs]
 
     def ranked(self) -> list[TrialRecord]:
         """Return all trials, the best with all folds first, then those without in order of proposal."""
@@ -292,18 +253,4 @@ def read_records(path: Path, study: str) -> list[TrialRecord]:
         return []
     found = optuna.load_study(study_name=study, storage=storage)
     trials = found.get_trials(deepcopy=False)
-    return [_record(trial, found.user_attrs) for trial in trials if "config" in trial.user_attrs]
-
-
-def _outcome(trial: FrozenTrial) -> dict[str, Any]:
-    return trial.user_attrs.get("outcome") or {}
-
-
-def _record(trial: FrozenTrial, explained: Mapping[str, Any]) -> TrialRecord:
-    attrs, outcome = trial.user_attrs, _outcome(trial)
-    known = {name: attrs[name] for name in TrialRecord.model_fields if name in attrs}
-    ended = {"state": "running", "name": trial_name(trial.number), "steps": trial.intermediate_values}
-    ended |= known | outcome | {"number": trial.number}
-    if f"reason/{trial.number}" in explained:
-        ended["reason"] = explained[f"reason/{trial.number}"]
-    return TrialRecord.model_validate(ended)
+    return [recorded(trial, found.user_attrs) for trial in trials if "config" in trial.user_attrs]

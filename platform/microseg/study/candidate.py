@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from microseg import report, runtime
 from microseg.config import Precision
-from microseg.search.trials import TrialRecord
+from microseg.search.records import TrialRecord
 from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.study.objects import search_objects

@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 
 from microseg import report
 from microseg.errors import MicrosegError
-from microseg.search.trials import TrialRecord, Trials
+from microseg.search.records import TrialRecord
+from microseg.search.trials import Trials
 from microseg.study.candidate import note, package
 from microseg.study.request import Prepared, folder, write_text
 from microseg.tracking import store, views

@@ -10,8 +10,9 @@ from microseg.checks import fitting_points, start_points
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
+from microseg.search.records import TrialRecord
 from microseg.search.spending import projection
-from microseg.search.trials import TrialRecord, Trials, read_records
+from microseg.search.trials import Trials, read_records
 from microseg.space import Scalar
 from microseg.storage import home
 from microseg.study.changes import digest
