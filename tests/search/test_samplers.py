@@ -97,6 +97,16 @@ def test_a_killed_study_proposes_what_the_uninterrupted_one_would_have(name, sta
     assert run(study, search, start + 3) == whole
 
 
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes"])
+def test_after_a_warm_start_the_earlier_study_is_not_proposed_again(name):
+    """With the same seed the same numbers were drawn: what is tried first came twice."""
+    earlier = run(memory(), config(name), 3)
+    search = config(name, warm_start={"study": "earlier"})
+    later = run(memory(), search, 3)
+    assert not any(point in earlier for point in later)
+    assert run(memory(), search, 3) == later
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_another_seed_is_another_study(name):
     assert run(memory(), config(name, seed=3), 4) != run(memory(), config(name, seed=4), 4)

@@ -44,15 +44,16 @@ def sampler(config: SearchConfig, number: int, costs: int) -> BaseSampler:
     TPE: Watanabe 2023, arXiv:2304.11127. GP: Ament et al. 2023, arXiv:2310.20708. CMA-ES: Hansen 2016,
     arXiv:1604.00772. Scrambled Sobol points: Owen 1998, doi:10.1006/jcom.1998.0487.
     """
+    study_seed = _study_seed(config)
     make: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": _joint_tpe if costs == 0 else _tpe,
         "gp": _Gp,
         "cmaes": lambda seed: CmaEsSampler(seed=seed),
-        "qmc": lambda _: _Sobol(config.seed, number),
+        "qmc": lambda _: _Sobol(study_seed, number),
         "random": lambda seed: RandomSampler(seed=seed),
     }
     single = make["tpe"] if config.sampler == "tpe" else make["random"]
-    return _Repeatable(make[config.sampler], single, (config.seed, number), learns_constraints(config))
+    return _Repeatable(make[config.sampler], single, (study_seed, number), learns_constraints(config))
 
 
 @contextlib.contextmanager
@@ -159,7 +160,15 @@ class _Repeatable(BaseSampler):
             study._storage.set_trial_system_attr(trial._trial_id, _CONSTRAINT, infeasible)
 
 
-def _seeded(seed: tuple[int, int], name: str = "") -> int:
+def _study_seed(config: SearchConfig) -> int:
+    """Return the seed of a study's proposals.
+
+    A study that begins with the best of an earlier one would propose those again with the same seed.
+    """
+    return config.seed if config.warm_start is None else _seeded((config.seed,), config.warm_start.study)
+
+
+def _seeded(seed: tuple[int, ...], name: str = "") -> int:
     return int(np.random.SeedSequence([*seed, *name.encode()]).generate_state(1)[0])
 
 
