@@ -277,10 +277,19 @@ def test_a_start_may_not_differ_in_what_the_space_itself_states():
 
 
 def test_of_another_study_those_that_fit_are_taken_and_the_others_explained():
-    configs = [{"tile": 64, "epochs": 30}, {"tile": 128, "seed": 77}, {"tile": 32}]
+    configs = [{"tile": 64, "batch_size": 3}, {"tile": 128, "seed": 77}, {"tile": 32}]
     points, reasons = fitting_points(configs, SEARCH, check_space(SEARCH, "s"), "s")
     assert points == [{"tile": 128}]
-    assert reasons == ["s: epochs is 30; the space fixes it at 20", "s: tile is 32; allowed: 64, 128"]
+    assert reasons == ["s: batch_size is 3; the space fixes it at 8", "s: tile is 32; allowed: 64, 128"]
+
+
+def test_what_a_short_study_found_is_tried_in_a_long_one_unless_that_searches_the_length():
+    short = [{"tile": 64, "epochs": 5, "patience": 3, "steps_per_epoch": 2}]
+    points, reasons = fitting_points(short, SEARCH, check_space(SEARCH, "s"), "s")
+    assert (points, reasons) == ([{"tile": 64}], [])
+    searched = SEARCH.model_copy(update={"space": SEARCH.space | {"epochs": {"int_uniform": [10, 20]}}})
+    _, (reason,) = fitting_points(short, searched, check_space(searched, "s"), "s")
+    assert reason == "s: epochs is 5; allowed: whole numbers from 10 to 20"
 
 
 def test_constraints_that_leave_nothing_are_refused_before_a_study_begins():

@@ -36,6 +36,8 @@ PROBES: dict[str, Callable[[Component], object]] = {
 }
 # What a study sets for its trials unless its space does: a configuration of another study may differ in them
 STUDY_SETS = ("seed", "monitor", "accumulation")
+# How long a trial trains: what a short study found begins a long one
+LENGTH = ("epochs", "patience", "steps_per_epoch")
 DRAWS = 1000  # configurations of which the constraints must allow one
 
 
@@ -168,14 +170,16 @@ def fitting_points(
     Parameters
     ----------
     configurations : iterable of mapping
-        Those of another study, in the shape of a `TrialConfig`.
+        Those of another study, in the shape of a `TrialConfig`. How long they trained does not count where
+        the space fixes it.
     config, space, source
         As `start_points`.
     """
     points, reasons = [], []
+    own = set(LENGTH) & space.fixed().keys()
     for values in configurations:
         try:
-            points.append(_point(values, config, space))
+            points.append(_point({key: values[key] for key in values.keys() - own}, config, space))
         except MicrosegError as error:
             reasons.append(f"{source}: {error}")
     return points, reasons
