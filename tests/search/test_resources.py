@@ -87,7 +87,7 @@ def test_what_is_asked_for_can_be_placed_or_is_refused(nodes, concurrency, gpus)
         ([node(4)], 8, None, "concurrency is 8, but a trial takes a core at least and there are 4 cores; ask for no more than 4"),
         ([node(0)], 1, None, "there are 0 cores; ask for no more than 0"),
         (LAB, 65, None, r"there are 4 machines \(16 cores; 16 cores; 16 cores; 16 cores\); ask for no more than 64"),
-        ([node(4)], 1, 1, "gpus_per_trial is 1 at concurrency 1, but 0 such trials fit on 4 cores; lower"),
+        ([node(4)], 1, 1, r"gpus_per_trial is 1, but there is no GPU \(4 cores\); leave it out, or set it to 0"),
         ([node(4, 1)], 1, 2, "gpus_per_trial is 2 at concurrency 1, but 0 such trials fit on 4 cores and 1 GPU; lower"),
         ([node(4, 1), node(4, 1)], 1, 2, "0 such trials fit on 2 machines"),  # two GPUs, on two machines
         ([node(8, 2)], 3, 0.6, "gpus_per_trial is 0.6 at concurrency 3, but 2 such trials fit on 8 cores and 2 GPUs"),

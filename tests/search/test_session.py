@@ -146,7 +146,7 @@ def test_a_worker_uses_the_cores_it_was_given_and_no_gpu(monkeypatch, project):
     ("asked", "refusal"),
     [
         ({"concurrency": 3}, "concurrency is 3"),
-        ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5 at concurrency 1, but 0 such trials fit on 2 cores"),
+        ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5, but there is no GPU"),
         ({"budget": {"gpu_hours": 8}}, "budget.gpu_hours is 8, but no trial here gets a GPU"),
     ],
 )

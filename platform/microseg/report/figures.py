@@ -65,6 +65,7 @@ def curves(client: MlflowClient, study: StudyView) -> str:
             axes.plot(steps, values, color=BLUE, alpha=0.6)
         axes.set_title(row.name, fontsize=10)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(study.metric)
     return _svg(figure)

@@ -139,6 +139,11 @@ def _check_gpus(wanted: float, concurrency: int, nodes: Sequence[Node]) -> None:
         raise MicrosegError(
             f"gpus_per_trial is {wanted:g}; allowed are fractions up to 1 and whole numbers above"
         )
+    if wanted and not any(node.gpus for node in nodes):
+        raise MicrosegError(
+            f"gpus_per_trial is {wanted:g}, but there is no GPU ({_described(nodes)}); leave it out, or "
+            "set it to 0, to train on the processor"
+        )
     fitting = _room(nodes, 1, wanted)
     if wanted and fitting < concurrency:
         raise MicrosegError(
