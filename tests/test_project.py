@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_every_dependency_is_pinned_and_the_environment_of_mlflow_has_the_same_p
     direct = {re.match(r"[\w.-]+", text)[0] for text in PYPROJECT["project"]["dependencies"]}
     assert set(listed) == direct
     assert all(pins[name.lower()] == version for name, version in listed.items())
+
+
+def test_what_is_imported_is_declared():
+    """What another package happens to bring along today may be gone tomorrow."""
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "platform").rglob("*.py"))
+    imported = set(
+        re.findall(r"^\s*(?:import|from) (\w+)[\w.]*(?: as \w+)?(?:$| import )", sources, re.MULTILINE)
+    )
+    owners = metadata.packages_distributions()
+    packages = {name: {owner.lower() for owner in owners[name]} for name in imported & owners.keys()}
+    declared = {re.match(r"[\w.-]+", text)[0].lower() for text in PYPROJECT["project"]["dependencies"]}
+    declared |= {"microseg", "botocore"}  # boto3 is made of it, and raises its errors
+    assert len(packages) > 20
+    assert {name for name, owned in packages.items() if not owned & declared} == set()
 
 
 def test_the_constraints_name_versions_and_no_host():
