@@ -102,3 +102,17 @@ def test_demo_data_never_writes_into_a_folder_that_exists(called, tmp_path):
     code, _, err = called("demo-data", "cells")
     assert code == 2 and "cells" in err
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, EOFError])
+def test_an_interruption_says_how_to_go_on(called, monkeypatch, stop):
+    """Typer itself ends without a word at Ctrl-C."""
+
+    def stopped(*given, **options):
+        raise stop
+
+    monkeypatch.setattr("microseg.data.synthetic.write_demo", stopped)
+    code, _, said = called("demo-data", "cells")
+    assert (code, said.strip()) == (
+        130, "microseg: interrupted; finished folds are kept, --resume goes on from them",
+    )  # fmt: skip

@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console() if sys.stdout.isatty() else Console(width=160)  # a log file has no width to wrap at
+INTERRUPTED = 128 + 2  # as a shell reports what SIGINT ended
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports no more of the exceptions of its parser
 
 
@@ -34,7 +35,9 @@ def main() -> None:
     except MicrosegError as error:
         _end(2, str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _end(130, "interrupted; finished folds are kept, --resume goes on from them")
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer too makes this of Ctrl-C, without a word
+        _end(INTERRUPTED, "interrupted; finished folds are kept, --resume goes on from them")
     sys.exit(code if isinstance(code, int) else 0)
 
 
