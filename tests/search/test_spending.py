@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from microseg.config import Budget, SearchConfig, TrialConfig
+from microseg.config import Budget, TrialConfig
 from microseg.search.records import TrialRecord
 from microseg.search.spending import Spending, duration, projection
 
@@ -84,21 +84,18 @@ def timed(seconds, epochs) -> TrialRecord:
 
 
 def test_the_cost_is_projected_from_earlier_folds_or_said_to_be_unknown():
-    config = SearchConfig(space={}, trials=50, concurrency=2)
-    assert projection(config, (5, 60), 40, [], 0) == (
+    assert projection(2, (5, 60), (40, 0), [], 0) == (
         "at most 200 fold trainings of 60 epochs (40 trials, 5 folds); how long they take is known after the "
         "first epochs"
     )
-    text = projection(config, (5, 60), 40, [timed((30.0, 90.0), (20, 40))], 0.5)  # 2 s an epoch
+    text = projection(2, (5, 60), (40, 0), [timed((30.0, 90.0), (20, 40))], 0.5)  # 2 s an epoch
     assert "(40 trials, 5 folds): 3.3 h and 3.3 GPU-hours without early stopping, at the 2 s an epoch" in text
 
 
-@pytest.mark.parametrize(("trials", "repeats"), [(50, 6), (2, 4)])
-def test_repeats_are_part_of_the_projected_cost(trials, repeats):
-    config = SearchConfig(space={}, trials=trials, replicates=2, finalists=3)
-    text = projection(config, (5, 60), trials, [], 0)
-    assert f"at most {(trials + repeats) * 5} fold" in text
-    assert f"({trials} trials and {repeats} repeats, 5 folds)" in text
+def test_repeats_are_part_of_the_projected_cost():
+    text = projection(1, (5, 60), (50, 6), [], 0)
+    assert text.startswith("at most 280 fold trainings of 60 epochs (50 trials and 6 repeats, 5 folds)")
+    assert projection(1, (5, 60), (0, 0), [], 0) == "all trials are done"
 
 
 def test_a_time_is_said_in_its_unit():

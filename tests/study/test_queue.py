@@ -12,7 +12,7 @@ from microseg.errors import MicrosegError
 from microseg.search.job import Job
 from microseg.search.trials import Trials
 from microseg.study import Request, StudyState, folder, resume
-from microseg.study.queue import add_replicates, cost, first_points, kept_points
+from microseg.study.queue import add_replicates, again_name, cost, first_points, kept_points
 from microseg.study.request import alone, optuna_file, state_file, write_text
 
 VALUES = {
@@ -101,6 +101,22 @@ def test_the_cost_is_that_of_the_trials_to_go(tmp_path):
     assert cost(given, job, trials, 0.0).startswith(
         "at most 6 fold trainings of 3 epochs (3 trials, 2 folds)"
     )
+
+
+def test_the_cost_of_repeats_is_that_of_those_to_go(tmp_path):
+    earlier(tmp_path, [0.5, 0.9, 0.7])
+    first = prepared(tmp_path, "first", sampler="random", trials=3, replicates=2, finalists=2)
+    given = SimpleNamespace(**vars(first), manifest=SimpleNamespace(digest="d" * 64))
+    job, config = Job.model_construct(folds=(None,) * 2, epochs=3), first.request.config
+    trials = Trials(optuna_file("first"), "first", first.space, config)
+    assert "(0 trials and 4 repeats, 2 folds)" in cost(given, job, trials, 0.0)
+    again = Trials(optuna_file("first"), again_name("first"), first.space, config)
+    add_replicates(trials, again, config)
+    again.finish(again.propose().number, "completed", "", 0.8)
+    assert "(0 trials and 3 repeats, 2 folds)" in cost(given, job, trials, 0.0)
+    for state in ("failed", "completed", "completed"):
+        again.finish(again.propose().number, state, "", 0.8 if state == "completed" else None)
+    assert cost(given, job, trials, 0.0) == "all trials are done"
 
 
 def test_the_finalists_are_queued_with_seeds_of_their_own(tmp_path):

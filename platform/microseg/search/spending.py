@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from microseg.config import Budget, SearchConfig
+from microseg.config import Budget
 from microseg.search.records import TrialRecord
 from microseg.search.trials import Trials
 
@@ -78,25 +78,31 @@ class Spending(Callback):
 
 
 def projection(
-    config: SearchConfig, size: tuple[int, int], trials: int, earlier: Sequence[TrialRecord], gpus: float
+    concurrency: int,
+    size: tuple[int, int],
+    to_go: tuple[int, int],
+    earlier: Sequence[TrialRecord],
+    gpus: float,
 ) -> str:
-    """Say what a search costs at most, before it starts.
+    """Say what a search costs at most, before it starts or goes on.
 
     Parameters
     ----------
-    config : SearchConfig
-        How many trials at once, and how many repeats of how many finalists.
+    concurrency : int
+        How many trials at once.
     size : int, int
         Folds of a trial, and the most epochs of a fold.
-    trials : int
-        How many trials are to go.
+    to_go : int, int
+        How many trials, and how many repeats, are to go.
     earlier : sequence of TrialRecord
         Trials on the same data set, of this study or others, whose folds were timed.
     gpus : float
         GPUs that a trial asks for.
     """
     folds, epochs = size
-    repeats = config.replicates * min(config.finalists, config.trials)
+    trials, repeats = to_go
+    if trials + repeats == 0:
+        return "all trials are done"
     trainings = (trials + repeats) * folds
     counted = f"{trials} trials" + (f" and {repeats} repeats" if repeats else "")
     text = f"at most {trainings} fold trainings of {epochs} epochs ({counted}, {folds} folds)"
@@ -105,7 +111,7 @@ def projection(
         return f"{text}; how long they take is known after the first epochs"
     each = sum(sum(record.seconds) for record in earlier) / epochs_timed
     seconds = trainings * epochs * each
-    hours = duration(seconds / config.concurrency)
+    hours = duration(seconds / concurrency)
     cost = f" and {seconds / 3600 * gpus:.2g} GPU-hours" if gpus else ""
     return (
         f"{text}: {hours}{cost} without early stopping, at the {each:.2g} s an epoch of earlier trials "

@@ -67,11 +67,19 @@ def _best(study: str) -> list[TrialRecord]:
     return sorted(complete, key=lambda record: sign * (record.score or 0.0))
 
 
+def again_name(study: str) -> str:
+    """Return the name under which Optuna's storage has the repeats of a study."""
+    return f"{study} again"
+
+
+def _finalists(trials: Trials, config: SearchConfig) -> list[TrialRecord]:
+    return [record for record in trials.ranked() if record.state == "completed"][: config.finalists]
+
+
 def add_replicates(trials: Trials, again: Trials, config: SearchConfig) -> None:
     """Queue the best trials with other seeds; a repetition that is there stays once."""
-    finalists = [record for record in trials.ranked() if record.state == "completed"][: config.finalists]
     for repetition in range(1, config.replicates + 1):
-        for record in finalists:
+        for record in _finalists(trials, config):
             seed = record.config.seed + repetition * SEEDS_APART
             repeated = record.config.model_copy(update={"seed": seed})
             again.add(repeated, f"{record.name}-seed-{repetition}", record.number)
@@ -83,10 +91,20 @@ def cost(prepared: Prepared, job: Job, trials: Trials, gpus: float) -> str:
     A trial asks for so many GPUs; one in flight counts as a whole.
     """
     config, own = prepared.request.config, trials.records()
-    ended = sum(record.state not in ("running", "interrupted", "refused") for record in own)
-    earlier = [*own, *_on_same_images(prepared)]
+    left = max(0, config.trials - sum(map(_ended, own)))
+    repeats = config.replicates * min(config.finalists, config.trials)
+    if left == 0:  # else others may become the finalists
+        finalists = [record.number for record in _finalists(trials, config)]
+        done = read_records(optuna_file(prepared.request.name), again_name(prepared.request.name))
+        repeats = config.replicates * len(finalists)
+        repeats -= sum(_ended(record) and record.replicate_of in finalists for record in done)
     size = len(job.folds), job.epochs
-    return projection(config, size, max(0, config.trials - ended), earlier, gpus)
+    earlier = [*own, *_on_same_images(prepared)]
+    return projection(config.concurrency, size, (left, max(0, repeats)), earlier, gpus)
+
+
+def _ended(record: TrialRecord) -> bool:
+    return record.state not in ("running", "interrupted", "refused")
 
 
 def _on_same_images(prepared: Prepared) -> Iterator[TrialRecord]:

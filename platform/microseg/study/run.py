@@ -26,7 +26,7 @@ from microseg.space import Space
 from microseg.storage import cache
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
-from microseg.study.queue import Point, add_replicates, cost, first_points, kept_points
+from microseg.study.queue import Point, add_replicates, again_name, cost, first_points, kept_points
 from microseg.study.request import (
     Prepared,
     Request,
@@ -216,7 +216,7 @@ def _run(
     seen = Spending(trials, config.budget), console
     run_trials(config, trials, job, runs, seen)
     if config.replicates:
-        again = Trials(optuna_file(name), f"{name} again", prepared.space, config)
+        again = Trials(optuna_file(name), again_name(name), prepared.space, config)
         add_replicates(trials, again, config)
         total = again.count() + again.waiting()
         if again.waiting():
