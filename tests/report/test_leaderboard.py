@@ -117,3 +117,12 @@ def test_the_front_is_shown_however_low_it_ranks(row, board):
 
     assert shown([9, 9, 9, 1]) == "124"
     assert shown([None] * 4) == "12"
+
+
+def test_what_only_one_branch_has_is_varied_but_not_shared(row, board):
+    """Parallel coordinates of MLflow leave out a run without one of the parameters that are drawn."""
+    first = row(1, "one", params={"model/name": "unet", "model/params/depth": "3", "tile": "64"})
+    second = row(2, "two", params={"model/name": "u2net", "tile": "64"})
+    study = board(first, second)
+    assert study.varied == ["model/name", "model/params/depth"]
+    assert study.shared == ["model/name"]
