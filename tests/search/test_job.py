@@ -83,9 +83,10 @@ def test_what_is_replayed_after_a_restart_gives_the_same_steps():
         trial = reporter(sent, epochs=3, folds=2)
         for epoch, value in enumerate([0.2, 0.5, 0.4], 1):
             trial.epoch(0, epoch, value, replayed)
-        trial.fold(finished(0, 0.5))
+        trial.fold(finished(0, 0.5), replayed)
         for epoch in (1, 2):
             trial.epoch(1, epoch, 0.6, replayed)
+    assert [row.pop("replayed") for row in first + again] == [False] * len(first) + [True] * len(again)
     later = [row for row in first if row["fold"] == 1]
     assert again == [row for row in first if row not in later]  # a later fold's old epochs show nothing new
 

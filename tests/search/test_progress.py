@@ -22,7 +22,7 @@ def line(console, trials=8, finished=2, gpu_hours=0.0) -> ProgressLine:
 
 def result(number: int, fold: int, epoch: int, **more: object) -> dict:
     told = {"name": f"trial-{number:03d}", "fold": fold, "epoch": epoch, "objective": 0.5}
-    return told | {"time_total_s": 10.0} | more
+    return told | {"time_total_s": 10.0, "replayed": False} | more
 
 
 def terminal(forced=True) -> Console:
@@ -85,6 +85,20 @@ def test_the_first_forecast_is_an_upper_bound(monkeypatch):
         progress.on_trial_result(0, [], None, result(0, 0, 1))
         progress.on_trial_result(0, [], None, result(1, 0, 1))
     now[0] += 10.0  # 20 s for two epochs of two trials
+    assert progress.forecast() == "at most 18 min"  # 4 trials x 3 folds x 9 epochs, 10 s each
+
+
+def test_epochs_of_an_earlier_run_say_nothing_of_the_pace(monkeypatch):
+    """A resumed trial reports them all within a second: the forecast was a fiftieth of the truth."""
+    now = [100.0]
+    monkeypatch.setattr("microseg.search.progress.time.monotonic", lambda: now[0])
+    console = terminal(forced=False)
+    progress = line(console, trials=4, finished=0)
+    for fold in (0, 1):
+        for epoch in range(1, 10):
+            progress.on_trial_result(0, [], None, result(0, fold, epoch, replayed=True))
+    assert not console.file.getvalue()
+    progress.on_trial_result(0, [], None, result(0, 2, 1))
     assert progress.forecast() == "at most 18 min"  # 4 trials x 3 folds x 9 epochs, 10 s each
 
 

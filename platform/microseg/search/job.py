@@ -67,9 +67,11 @@ class Reporter:
         self._epochs: list[int] = []
         self._known: dict[str, float] = {}
         self._step = 0
+        self._replayed = False
 
     def epoch(self, fold: int, epoch: int, value: float, replayed: bool = False) -> None:
         """Report an epoch: of the first fold as a step of its own, of a later one for the display."""
+        self._replayed = replayed
         if fold == 0 and epoch > self._step:
             if math.isfinite(value) and (self._best is None or self._sign * value > self._sign * self._best):
                 self._best = value
@@ -77,8 +79,9 @@ class Reporter:
         if fold == 0 or not replayed:
             self._report(fold, epoch)
 
-    def fold(self, result: Any) -> None:
+    def fold(self, result: Any, replayed: bool = False) -> None:
         """Report a finished fold, a `microseg.training.FoldResult`."""
+        self._replayed = replayed
         if result.fold == 0:
             self._best = result.metrics[self._job.metric]
             for step in range(self._step + 1, self._job.epochs + 1):
@@ -113,10 +116,11 @@ class Reporter:
         complete = len(self._scores) == len(self._job.folds)
         done = {"state": "completed", "reason": "all folds"} if complete else {}
         progress = {"step": self._step, "objective": mean, "fold": fold, "epoch": epoch}
+        told = self._told | progress | {"replayed": self._replayed}
         lists = {
             "scores": list(self._scores), "seconds": list(self._seconds), "epochs": list(self._epochs)
         }  # fmt: skip
-        self._send(self._told | progress | lists | self._known | done | outcome)
+        self._send(told | lists | self._known | done | outcome)
 
 
 def run(settings: Mapping[str, Any], job: Job) -> None:
@@ -204,7 +208,7 @@ def listener(recorder: Any, reporter: Reporter, job: Job) -> Callable[[Any], Non
             value = progress.metrics.get(job.metric, float("nan"))
             reporter.epoch(progress.fold, progress.epoch, value, progress.replayed)
         elif result.state == "completed":
-            reporter.fold(result)
+            reporter.fold(result, progress.replayed)
         else:
             reporter.stop(progress.fold, result.epochs, result.state, _why(result))
 

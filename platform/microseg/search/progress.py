@@ -74,15 +74,19 @@ class ProgressLine(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Redraw the line."""
+        """Redraw the line; epochs that an earlier run of the study trained say nothing of the pace."""
+        if not result["replayed"]:
+            self._note_epoch(result)
+        if self._status and self._epochs:
+            self._status.update(self._line(result))
+
+    def _note_epoch(self, result: dict[str, Any]) -> None:
         if not self._epochs:
             self._start = time.monotonic() - result["time_total_s"]
         before = len(self._epochs)
         self._epochs.add((result["name"], result["fold"], result["epoch"]))  # a result is more than an epoch
         if before == 1 and len(self._epochs) == 2:  # the first one contains what is done once
             self._say_forecast()
-        if self._status:
-            self._status.update(self._line(result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended, and remember the best."""
