@@ -15,8 +15,8 @@ from microseg.search.progress import Failures, ProgressLine
 JOB = Job.model_construct(folds=(None,) * 3, epochs=9)
 
 
-def line(console, trials=8, finished=2, gpu_hours=0.0) -> ProgressLine:
-    spending = SimpleNamespace(note=lambda: {"hours": 0.5, "gpu_hours": gpu_hours})
+def line(console, trials=8, finished=2, gpu_hours=0.0, spent=None) -> ProgressLine:
+    spending = SimpleNamespace(note=lambda: {"hours": 0.5, "gpu_hours": gpu_hours}, exhausted=lambda: spent)
     return ProgressLine(SearchConfig(space={}, trials=trials), finished, JOB, spending, console)
 
 
@@ -74,6 +74,13 @@ def test_a_forecast_is_printed_and_refreshed_everywhere():
     assert [text.split(" done")[0] for text in said] == ["0 of 8", "1 of 8", "2 of 8", "4 of 8"]
     assert "at most" in said[0] and all("in 30 min, about" in text for text in said[1:])
     assert all(text.endswith("to go (0.25 GPU-hours so far)") for text in said)
+
+
+def test_a_trial_that_the_budget_interrupts_is_not_done():
+    console = terminal(forced=False)
+    progress = line(console, spent="the budget of 1 hours is spent")
+    progress.on_trial_complete(0, [], SimpleNamespace(last_result=result(2, 0, 4)))
+    assert progress._left() == 6 and console.file.getvalue() == ""
 
 
 def test_the_first_forecast_is_an_upper_bound(monkeypatch):

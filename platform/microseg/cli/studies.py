@@ -118,7 +118,8 @@ def _show(view: Any) -> None:
     from microseg import report
 
     out.print(report.terminal_table(view))
-    for text in (report.summary(view), f"{report.comparison(view)} {report.resolution(view)}".strip()):
+    compared = f"{report.comparison(view)} {report.resolution(view)}".strip()
+    for text in filter(None, (report.summary(view), compared)):
         out.print(text, soft_wrap=True, highlight=False)
     repeats = report.repeats_table(view)
     if repeats.row_count:

@@ -101,6 +101,8 @@ class ProgressLine(Callback):
         self._count()
 
     def _count(self) -> None:
+        if self._spending.exhausted():
+            return  # it was interrupted, and nothing follows
         self._ended += 1
         self._last = time.monotonic()
         if self._ended & (self._ended - 1) == 0 and self._left() > 0:
