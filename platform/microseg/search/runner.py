@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ray
 from mlflow import MlflowClient
 from ray import tune
 from ray.tune import PlacementGroupFactory
@@ -92,5 +93,8 @@ def run_trials(
         try:
             with deaths.survived():
                 tuner.fit()
+        except BaseException:
+            ray.shutdown()  # or its workers would open runs after all were ended
+            raise
         finally:
             spending.write()
