@@ -55,9 +55,10 @@ def desk(tmp_path_factory, desk_in):
 
 
 def test_it_says_how_to_go_on_and_nothing_else(desk):
-    assert desk.said.splitlines()[-1] == (
-        "microseg: interrupted; finished folds are kept, --resume goes on from them"
-    )
+    assert desk.said.splitlines()[-2:] == [
+        "microseg: what is finished is kept; to go on: microseg search --study first --resume",
+        "microseg: interrupted",
+    ]
     assert "Traceback" not in desk.said
 
 

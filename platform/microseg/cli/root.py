@@ -37,7 +37,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # Typer too makes this of Ctrl-C, without a word
-        _end(INTERRUPTED, "interrupted; finished folds are kept, --resume goes on from them")
+        _end(INTERRUPTED, "interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +60,23 @@ def _changed(config: SearchConfig, source: str, given: dict[str, Any]) -> Search
     return parse(SearchConfig, config.model_dump(mode="json") | changes, source)
 
 
+@contextmanager
+def _resumable(study: str) -> Iterator[None]:
+    """Say after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"microseg: what is finished is kept; to go on: microseg search --study {study} --resume\n"
+        )
+        raise
+
+
+def _run(request: Any) -> None:
+    with _resumable(request.name):
+        _conclude(_studies().search(request, out))
+
+
 @app.command()
 @data_options
 def search(
@@ -99,7 +119,7 @@ def search(
     if not resume:
         file = Path(space) if space else _space("smoke.yaml")
         config = _changed(read_search(file), str(file), given)
-        _conclude(_studies().search(_request(data, study, config, options, model), out))
+        _run(_request(data, study, config, options, model))
         return
     if not study:
         raise MicrosegError("--resume needs the name of the study; add --study NAME")
@@ -110,7 +130,8 @@ def search(
     changes |= {"data": source(data).resolve()} if data else {}
     changes |= {"options": options} if options != DataOptions() else {}
     changes |= {"model": model} if model else {}
-    _conclude(studies.resume(began.model_copy(update=changes), force, out))
+    with _resumable(study):
+        _conclude(studies.resume(began.model_copy(update=changes), force, out))
 
 
 def _show(view: Any) -> None:
@@ -163,7 +184,7 @@ def crossval(
     studies = _studies()
     values = read_trial(config).model_dump(mode="json")
     search_config = _changed(studies.single(values, str(config)), str(config), {"folds": folds, "seed": seed})
-    _conclude(studies.search(_request(data, study, search_config, options, model), out))
+    _run(_request(data, study, search_config, options, model))
 
 
 @app.command(name="report")
