@@ -46,6 +46,12 @@ def test_mean_and_sample_deviation_over_folds():
     assert not [name for name in found if "train" in name]
 
 
+def test_memory_of_a_gpu_is_told_where_one_was_used():
+    used = result(0, 0.6).model_copy(update={"gpu_memory_mib": 900.0})
+    assert summary([used, result(1, 0.8)])["gpu_memory_mib"] == 900
+    assert "gpu_memory_mib" not in summary([result(0, 0.6)])
+
+
 def test_one_fold_has_no_spread():
     assert "cv/dice_std" not in summary([result(0, 0.6)])
 

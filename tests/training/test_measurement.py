@@ -40,7 +40,7 @@ def noisy(seed, size=16):
 def test_auc_ranks_every_pixel_or_of_many_every_nth(monkeypatch, most, step):
     monkeypatch.setattr(measurement, "RANKED", most)
     pairs = [noisy(0), noisy(1)]
-    found = measure(echo(1), pairs, CONFIG, known())
+    found = measure(echo(1), pairs, CONFIG, known()).metrics
     masks = [pair.mask.reshape(-1, 1)[::step] for pair in pairs]
     maps = [pair.image.reshape(-1, 1, 1)[::step] for pair in pairs]
     assert found["val/auc"] == pytest.approx(metrics.roc_auc(masks, maps), abs=1e-6)
@@ -60,9 +60,20 @@ def test_classes_are_named_as_mlflow_takes_them_and_the_background_is_none():
     mask[:8, :8], mask[8:, 8:] = 1, 2
     maps = np.eye(3, dtype=np.float32)[mask]
     maps[:4, :8] = [1, 0, 0]  # half of class 1 is missed
-    found = measure(echo(3), [Pair("a", maps, mask)], CONFIG, known(("background", "axon [thin]", "soma")))
+    classes = ("background", "axon [thin]", "soma")
+    found, calibration = measure(echo(3), [Pair("a", maps, mask)], CONFIG, known(classes))
+    assert calibration.threshold is None  # the likeliest class is taken
     assert found["val/iou/axon _thin_"] == 0.5
     assert found["val/iou/soma"] == 1.0
     assert found["val/mean_iou"] == 0.75
     assert found["val/pooled_recall"] == 0.75
     assert "val/iou/background" not in found and "val/ap" not in found
+
+
+def test_the_calibration_is_that_of_all_images_together():
+    pairs = [noisy(0), noisy(1)]
+    found = measure(echo(1), pairs, CONFIG, known()).calibration
+    assert sum(found.pixels) == 2 * 16 * 16
+    assert sum(found.foreground) == sum(int(pair.mask.sum()) for pair in pairs)
+    assert sum(found.pixels[50:]) == sum(int((pair.image >= CONFIG.threshold).sum()) for pair in pairs)
+    assert found.threshold == CONFIG.threshold

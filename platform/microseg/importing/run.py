@@ -222,16 +222,18 @@ def _judge(network: Network, prepared: Prepared, fold: Fold) -> tuple[FoldResult
         Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config))
         for pair in shown(pairs)
     )
+    further = measure(model, pairs, config, data)
     result = FoldResult(
         fold=fold.index,
         state="completed",
         best_epoch=0,
         epochs=0,
-        metrics=evaluation.metrics | measure(model, pairs, config, data),
+        metrics=evaluation.metrics | further.metrics,
         per_image=evaluation.per_image,
         seconds=time.monotonic() - start,
         parameters=model.count_params(),
         peak_memory_mib=peak_memory_mib(),
+        calibration=further.calibration,
         # Where a trained fold would keep it: the registered version holds the one network of all folds.
         model=fold_folder(folder(prepared.request.name) / tree.trial_name(0), fold) / MODEL,
         history=[],

@@ -1,8 +1,9 @@
 """Segmentation metrics: pure functions, each of one kind of evidence.
 
 ``counts`` scores pixels from confusion counts, ``probability`` the ranking of pixels by probability,
-``boundary`` outlines, ``objects`` label images; ``epoch`` holds the Keras metric of a training epoch. All
-but the last are numpy alone, so that outside predictions are scored without a framework.
+``calibration`` whether it means what it says, ``boundary`` outlines, ``objects`` label images; ``epoch``
+holds the Keras metric of a training epoch. All but the last are numpy alone, so that outside predictions
+are scored without a framework.
 
 One convention holds for what is empty: where neither the truth nor the prediction has anything, nothing
 is wrong, and a score is 1, a distance 0; where only one of them is empty, a score is 0 and a distance
@@ -15,6 +16,7 @@ import importlib
 from typing import Any, Literal
 
 from microseg.metrics.boundary import boundary_f1, hausdorff95
+from microseg.metrics.calibration import Calibration
 from microseg.metrics.counts import (
     METRICS,
     Counts,
@@ -40,6 +42,7 @@ LOWER_IS_BETTER = frozenset({"loss", "hausdorff95", "hausdorff95_um", "inference
 __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
+    "Calibration",
     "Counts",
     "PooledConfusion",
     "accuracy",

@@ -140,6 +140,8 @@ def summary(results: Sequence[FoldResult]) -> dict[str, float]:
             "parameters": float(done[0].parameters),
             "peak_memory_mib": max(r.peak_memory_mib for r in done),
         }
+        on_gpu = max(r.gpu_memory_mib for r in done)
+        cost |= {"gpu_memory_mib": on_gpu} if on_gpu else {}
     return means | spread | cost
 
 

@@ -34,7 +34,7 @@ from microseg.training.callbacks import (
     diverged,
 )
 from microseg.training.checkpoint import Checkpoints, discard, identity
-from microseg.training.measurement import measure
+from microseg.training.measurement import UNMEASURED, measure
 from microseg.training.network import Loss, Networks, accumulating, supervise, unfreezing, views
 from microseg.training.results import (
     MODEL,
@@ -217,18 +217,21 @@ def _result(
     """Judge the network that is kept; its weights are those of the best epoch by now."""
     record, network, state = concerns.record, concerns.validation.network, _state(concerns.record)
     best = concerns.early.best_epoch
-    further = measure(network, concerns.validation.pairs, config, data) if state == "completed" else {}
+    further = (
+        measure(network, concerns.validation.pairs, config, data) if state == "completed" else UNMEASURED
+    )
     return FoldResult(
         fold=fold.index,
         state=state,
         best_epoch=best + 1,
         epochs=len(record.history),
-        metrics=record.history[best] | further,
+        metrics=record.history[best] | further.metrics,
         per_image=record.best.per_image,
         seconds=checkpoints.seconds,
         parameters=network.count_params(),
         peak_memory_mib=peak_memory_mib(),
         gpu_memory_mib=peak_gpu_memory_mib(),
+        calibration=further.calibration,
         model=model,
         history=record.history,
         fingerprint=fingerprint(config, data, fold),

@@ -1,4 +1,4 @@
-"""All that is measured once, on the network that a fold keeps: ranking, outlines, objects, counts, speed."""
+"""What is measured once, on the network that a fold keeps: ranking, calibration, outlines, objects, speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from microseg.data.arrays import instance_array
 from microseg.data.manifest import Manifest
 from microseg.data.pairs import Pair
 from microseg.instances import Labels, label_objects
-from microseg.metrics import Counts
+from microseg.metrics import Calibration, Counts
+from microseg.metrics.calibration import Histogram, calibration, probability_histogram
 from microseg.training.results import TrainingData
 from microseg.training.validation import predict_image
 
@@ -32,19 +33,28 @@ class _Seen(NamedTuple):
     """What is kept of one image's prediction; the probabilities of all would fill the memory.
 
     ``classes`` is the class index, (height, width) uint8; ``ranked`` the probabilities of every n-th pixel,
-    (pixels, 1, maps) float32; ``objects`` the label map, None where there are no true ones; ``seconds`` what
-    a megapixel of it took.
+    (pixels, 1, maps) float32; ``histogram`` counts all of them; ``objects`` is the label map, None where
+    there are no true ones; ``seconds`` what a megapixel of it took.
     """
 
     classes: NDArray[np.uint8]
     ranked: NDArray[np.float32]
+    histogram: Histogram
     objects: Labels | None
     seconds: float
 
 
-def measure(
-    network: keras.Model, pairs: Sequence[Pair], config: TrialConfig, data: TrainingData
-) -> dict[str, float]:
+class Measured(NamedTuple):
+    """Metrics named ``val/...``, and the calibration of all images together."""
+
+    metrics: dict[str, float]
+    calibration: Calibration | None
+
+
+UNMEASURED = Measured({}, None)
+
+
+def measure(network: keras.Model, pairs: Sequence[Pair], config: TrialConfig, data: TrainingData) -> Measured:
     """Measure a trained network on whole validation images.
 
     Parameters
@@ -60,7 +70,7 @@ def measure(
 
     Returns
     -------
-    dict
+    Measured
         ``val/auc`` from probabilities; ``val/pooled_<metric>`` from the counts of all images together and
         ``val/iou/<class>``; ``val/boundary_f1`` (2 pixels of tolerance), ``val/hausdorff95`` in pixels and,
         where the size of a pixel is known, ``val/hausdorff95_um``, means over images and classes; for
@@ -79,7 +89,11 @@ def measure(
     if instances:
         further |= _objects(pairs, seen, data)
     further["inference_seconds"] = statistics.median(one.seconds for one in seen)
-    return {f"val/{name}": value for name, value in further.items()}
+    threshold = config.threshold if len(data.manifest.classes) == 1 else None
+    return Measured(
+        {f"val/{name}": value for name, value in further.items()},
+        calibration([one.histogram for one in seen], threshold),
+    )
 
 
 def _see(network: keras.Model, pair: Pair, config: TrialConfig, step: int, instances: bool) -> _Seen:
@@ -89,6 +103,7 @@ def _see(network: keras.Model, pair: Pair, config: TrialConfig, step: int, insta
     return _Seen(
         metrics.classify(probability, config.threshold),
         probability.reshape(-1, 1, probability.shape[-1])[::step].copy(),  # a view would hold all of it
+        probability_histogram(pair.mask, probability),
         label_objects(probability, OBJECTS) if instances else None,
         seconds * 1e6 / pair.mask.size,
     )

@@ -16,6 +16,7 @@ from microseg.config import Strict, TrialConfig
 from microseg.data.files import replacing
 from microseg.data.manifest import Manifest
 from microseg.folds import Fold
+from microseg.metrics.calibration import Calibration
 
 State = Literal["completed", "diverged", "collapsed"]
 RESULT, MODEL = "result.json", "model.keras"
@@ -50,7 +51,8 @@ class FoldResult(Strict):
     ``diverged``: the loss became NaN or infinite. ``collapsed``: the best network predicts one class
     everywhere although the truth has several. ``metrics`` and ``per_image`` (validation Dice by item name)
     are those of ``best_epoch`` (from 1), whose weights ``model`` holds. ``fingerprint`` identifies what
-    was trained: configuration, data and fold. ``gpu_memory_mib`` is 0 where no GPU was used.
+    was trained: configuration, data and fold. ``gpu_memory_mib`` is 0 where no GPU was used. ``calibration``
+    is that of all validation images together, None where the fold was not completed.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # a diverged fold has NaN among its metrics
@@ -65,6 +67,7 @@ class FoldResult(Strict):
     parameters: int
     peak_memory_mib: float
     gpu_memory_mib: float = 0.0
+    calibration: Calibration | None = None
     model: Path
     history: list[dict[str, float]]
     fingerprint: str
