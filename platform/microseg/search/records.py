@@ -58,7 +58,7 @@ def outcome_of(trial: FrozenTrial) -> dict[str, Any]:
 
 def recorded(trial: FrozenTrial, explained: Mapping[str, Any]) -> TrialRecord:
     """Return a trial's record; ``explained`` are the attributes of its study, see `Trials.explain`."""
-    attrs, outcome = trial.user_attrs, outcome_of(trial)
+    attrs, outcome = trial.user_attrs | trial.user_attrs.get("measured", {}), outcome_of(trial)
     known = {name: attrs[name] for name in TrialRecord.model_fields if name in attrs}
     ended = {"state": "running", "name": trial_name(trial.number), "steps": trial.intermediate_values}
     ended |= known | outcome | {"number": trial.number}

@@ -74,6 +74,7 @@ class Trials:
             directions=directions + cheap,
             load_if_exists=True,
         )
+        self._ids: dict[int, int] = {}
         self._space = space
         self._config = config
         self._learns = learns_constraints(config)
@@ -135,7 +136,10 @@ class Trials:
             self._storage.set_trial_user_attr(self._id(number), name, value)
 
     def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        if number not in self._ids:
+            study = self._study._study_id
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(study, number)
+        return self._ids[number]
 
     def epoch(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value; one that is no number is left out, `tell` could not take it.
@@ -147,7 +151,8 @@ class Trials:
 
     def fold(self, number: int, scores: Sequence[float], **known: Any) -> None:
         """Record the scores of the folds that are done, and what else is known of them, see `TrialRecord`."""
-        self._write(number, scores=[float(score) for score in scores], **known)
+        # One attribute, so that it is written at once: each costs a transaction on disk.
+        self._write(number, measured={"scores": [float(score) for score in scores]} | known)
 
     def started(self, number: int, run_id: str) -> None:
         """Record the trial's run in MLflow."""
