@@ -70,6 +70,9 @@ def test_every_field_of_the_data_options_is_an_option_with_its_description(calle
             "mask_kind: Input should be 'binary', 'instance' or 'classes'",
         ),
         (["promote", "--model", "m", "--version", "two"], "version 'two' is no number"),
+        (["promote", "--model", "m", "--force"], '--force and --why go together: --force --why "the reason'),
+        (["promote", "--model", "m", "--why", "because"], "--force and --why go together"),
+        (["promote", "--model", "m", "--least", "-1"], "'--least'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(called, tmp_path, arguments, said):

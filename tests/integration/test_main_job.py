@@ -209,7 +209,10 @@ def ask(port: int, image: Path) -> np.ndarray:
 
 
 def test_the_promoted_model_serves_what_predict_writes(desk):
-    assert "version 1 is now champion" in desk.run("promote", "--model", "cells")
+    undecided = desk.run("promote", "--model", "cells", code=1)
+    assert "cells: cannot be decided with 2 groups; there is still no champion" in undecided
+    forced = desk.run("promote", "--model", "cells", "--force", "--why", "two groups decide nothing")
+    assert "version 1 is now champion" in forced
     uri = "models:/cells@champion"
     port = free_port()
     command = [

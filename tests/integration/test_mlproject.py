@@ -75,7 +75,7 @@ def test_resume_reopens_the_former_run(desk):
 def test_report_promote_predict_and_reproduce(desk):
     desk("report", study="again", output=desk.folder / "report.html")
     assert "trial-000" in (desk.folder / "report.html").read_text()
-    desk("promote", model="cells")
+    desk("promote", model="cells", force="true", why="the demo data has too few groups to decide")
     desk(
         "predict",
         model="models:/cells@champion",

@@ -23,14 +23,48 @@ from microseg.runtime import load_tensorflow
 def promote(
     model: Annotated[str, typer.Option(help="Name of the registered model.")],
     version: Annotated[str, typer.Option(help="Version to promote; by default the candidate.")] = "",
+    least: Annotated[float, typer.Option(help="The gain in score that is worth a change.", min=0.0)] = 0.005,
+    data: Annotated[str, typer.Option(help="Where the images of its study are now, if they moved.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it without asking the hold-out; --why says the reason.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="The reason of --force, kept with the version.")] = "",
 ) -> None:
-    """Make a version the champion, which is the one that is served."""
+    """Make a version the champion if it is better on images that no search has seen.
+
+    The exit code is 0 where it is champion afterwards, and 1 where the champion stays.
+    """
     from microseg import registry
     from microseg.tracking import store
 
-    store.connect()
-    _moved(registry.promote(model, _whole(version)))
+    if force != bool(why.strip()):
+        raise MicrosegError('--force and --why go together: --force --why "the reason, in a sentence"')
+    client = store.connect()
+    chosen = registry.challenger(model, _whole(version))
+    if force:
+        _moved(registry.force(client, model, chosen, why))
+    elif registry.champion(model) == chosen:
+        _moved(registry.promote(model, chosen))
+    else:
+        _met(client, model, chosen, least, source(data).resolve() if data else None)
     say(f"serve  mlflow models serve -m models:/{model}@champion --env-manager local")
+
+
+def _met(client: Any, model: str, version: int, least: float, data: Path | None) -> None:
+    """Let a version meet the champion, say what came of it, and end with 1 where the champion stays."""
+    load_tensorflow()
+    from microseg import registry
+    from microseg.study import promotion
+
+    with _progress() as progress:
+        decision = promotion.promote(client, model, version, least, data, progress)
+    for sentence in registry.sentences(decision):
+        say(sentence)
+    run_id = client.get_model_version(model, str(version)).run_id
+    say(f"look   run {run_id}, artifact {registry.artifact(decision)}.html")
+    if decision.outcome != "promoted":
+        raise typer.Exit(1)
+    _moved(registry.history(model)[-1])
 
 
 def _whole(version: str) -> int | None:

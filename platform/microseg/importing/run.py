@@ -125,6 +125,7 @@ def _unjudged(client: MlflowClient, request: ImportRequest, network: Network, me
     network.model.save(member)
     card = ModelCard(
         name=request.name,
+        kind="imported",
         study=request.study,
         trial=tree.trial_name(0),
         config=network.config,
@@ -157,6 +158,7 @@ def _judged(client: MlflowClient, request: ImportRequest, network: Network, memb
         scores = summary([result for result, _ in judged])
         card = ModelCard(
             name=request.name,
+            kind="imported",
             study=request.study,
             trial=tree.trial_name(0),
             config=network.config,

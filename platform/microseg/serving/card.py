@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -12,20 +13,34 @@ from microseg.errors import MicrosegError
 
 CARD = "card.json"
 
+Kind = Literal["ensemble", "best_fold", "retrained", "imported"]
+
+_MEANING: dict[Kind, str] = {
+    "ensemble": "the networks of all folds, whose probabilities are averaged",
+    "best_fold": "the network of the fold with the best score",
+    "retrained": (
+        "one network, trained once more on all images of the folds for the median of their best epochs; no "
+        "validation score of this very network exists, its scores are those of the fold networks"
+    ),
+    "imported": "one network that was trained elsewhere, on images that nobody here knows",
+}
+
 
 class ModelCard(Strict):
     """Identity, input and origin of a model.
 
     Tile, overlap, batch size, preprocessing and threshold are those of ``config``, so that serving
-    cannot drift from what was validated. ``name`` is the registered model's; ``classes`` are named
-    as in the `Manifest`; ``axes`` orders multi-page TIFF files; ``precision`` is the one that was
-    used where ``config`` says "auto"; ``data_digest`` is the manifest's, empty for an imported network
-    whose data is unknown; ``scores`` are cross-validated means such as ``val/dice`` (selection scores: the
-    folds chose the epoch). ``instances`` is how objects are told apart, an entry of ``INSTANCES`` with the
-    parameters that a search chose; None where there were no objects to search on.
+    cannot drift from what was validated. ``name`` is the registered model's; ``kind`` says how its networks
+    came about; ``classes`` are named as in the `Manifest`; ``axes`` orders multi-page TIFF files;
+    ``precision`` is the one that was used where ``config`` says "auto"; ``data_digest`` is the manifest's,
+    empty for an imported network whose data is unknown; ``scores`` are cross-validated means such as
+    ``val/dice`` (selection scores: the folds chose the epoch). ``instances`` is how objects are told apart,
+    an entry of ``INSTANCES`` with the parameters that a search chose; None where there were no objects to
+    search on.
     """
 
     name: str
+    kind: Kind = "ensemble"
     study: str
     trial: str
     config: TrialConfig
@@ -38,6 +53,11 @@ class ModelCard(Strict):
     scores: dict[str, float] = Field(default_factory=dict)
     instances: Component | None = None
     microseg_version: str = microseg.__version__
+
+    @property
+    def description(self) -> str:
+        """What the model is, in a sentence."""
+        return f"Of study {self.study}, {self.trial}: {_MEANING[self.kind]}."
 
     def write(self, directory: Path) -> None:
         """Write the card into a model's directory."""

@@ -1,4 +1,4 @@
-"""Put a trained ensemble into MLflow's model registry, complete with the code that runs it."""
+"""Put trained networks into MLflow's model registry, complete with the code that runs it."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def _version(name: str) -> str | None:
 
 
 def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Candidate:
-    """Log an ensemble as a model of a run, register it under the card's name, alias ``candidate``.
+    """Log networks as a model of a run, register it under the card's name, alias ``candidate``.
 
     Parameters
     ----------
     card : ModelCard
         What the model must know; ``card.name`` is the registered model's name.
     members : sequence of Path
-        The ``.keras`` files, one per fold.
+        The ``.keras`` files, whose probabilities are averaged.
     run_id : str
         The run that the model belongs to; it need not be active.
 
@@ -107,9 +107,13 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
 
 def _registered(client: MlflowClient, card: ModelCard, run_id: str) -> int | None:
     """Return the version that an earlier call made of the same trial, such as before a study was resumed."""
-    quoted = card.name.replace("'", "''")
+    quoted, tags = card.name.replace("'", "''"), _tags(card)
     found = client.search_model_versions(f"name = '{quoted}' and run_id = '{run_id}'")
-    return next((int(v.version) for v in found if v.tags.get("microseg.trial") == card.trial), None)
+    return next((int(v.version) for v in found if tags.items() <= v.tags.items()), None)
+
+
+def _tags(card: ModelCard) -> dict[str, str]:
+    return {"microseg.study": card.study, "microseg.trial": card.trial, "microseg.candidate": card.kind}
 
 
 def _register(client: MlflowClient, card: ModelCard, model_id: str, run_id: str) -> int:
@@ -120,8 +124,9 @@ def _register(client: MlflowClient, card: ModelCard, model_id: str, run_id: str)
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = client.get_logged_model(model_id).artifact_location
-    tags = {"microseg.study": card.study, "microseg.trial": card.trial}
-    made = client.create_model_version(card.name, source, run_id, tags=tags, model_id=model_id)
+    made = client.create_model_version(
+        card.name, source, run_id, tags=_tags(card), description=card.description, model_id=model_id
+    )
     client.set_registered_model_alias(card.name, CANDIDATE, made.version)
     return int(made.version)
 

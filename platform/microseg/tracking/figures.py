@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
+from microseg.data.masks import IGNORE
+from microseg.metrics import classify
 from microseg.training import Sample
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 TRUTH, PREDICTION = (0, 158, 115), (213, 94, 0)
+ONLY_TRUTH, ONLY_PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)
 WIDEST = 384
 GAP = 6
 CAPTION = 20
@@ -42,9 +47,69 @@ def panels(sample: Sample, threshold: float) -> NDArray[np.uint8]:
     }
     if sample.whole is not None:
         shown["predicted in one piece"] = _predicted(sample.whole, threshold)
+    return _row(shown)
+
+
+def outlines(
+    image: NDArray[np.generic], truth: NDArray[np.uint8], predicted: Mapping[str, NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Draw an image with the outline of its truth, and with that of each prediction, side by side.
+
+    Parameters
+    ----------
+    image : ndarray, shape (height, width, channels)
+        As in the file, or preprocessed.
+    truth : ndarray of uint8, shape (height, width)
+        Class indices; 255 is ignored.
+    predicted : mapping of str to ndarray of uint8, shape (height, width)
+        Class indices by the caption of the panel.
+
+    Returns
+    -------
+    ndarray (height, width, 3) of uint8
+        Panels of the size and colours of `panels`.
+    """
+    plain = _display(np.asarray(image, np.float32))
+    shown = {"truth": _outline(plain, (truth > 0) & (truth != 255), TRUTH)}
+    return _row(shown | {name: _outline(plain, mask > 0, PREDICTION) for name, mask in predicted.items()})
+
+
+def _row(shown: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Set panels side by side, each under its caption."""
     fitted = [_captioned(_fit(panel), caption) for caption, panel in shown.items()]
     gap = np.full((fitted[0].shape[0], GAP, 3), 255, np.uint8)
     return np.concatenate([part for panel in fitted for part in (gap, panel)][1:], axis=1)
+
+
+def overlay(sample: Sample, threshold: float) -> NDArray[np.uint8]:
+    """Draw the true and the predicted outline on one image, at most 384 pixels wide.
+
+    The truth is sky blue, the prediction orange; where they coincide the outline is white.
+
+    Parameters
+    ----------
+    sample, threshold
+        As for `panels`.
+
+    Returns
+    -------
+    ndarray (height, width, 3) of uint8
+    """
+    drawn = _fit(_display(sample.image)).copy()
+    predicted = classify(sample.probability, threshold)
+    truth = np.where(sample.truth == IGNORE, 0, sample.truth)
+    outlines = [
+        find_boundaries(_sampled(labels, drawn.shape[:2]), mode="thick") for labels in (truth, predicted)
+    ]
+    drawn[outlines[0]], drawn[outlines[1]] = ONLY_TRUTH, ONLY_PREDICTION
+    drawn[outlines[0] & outlines[1]] = BOTH
+    return drawn
+
+
+def _sampled(labels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Enlarge or reduce labels to a shape, each pixel from the nearest one."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(shape, labels.shape, strict=True))
+    return labels[np.ix_(rows, columns)]
 
 
 def _predicted(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:

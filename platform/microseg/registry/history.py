@@ -1,4 +1,4 @@
-"""Which version of a model serves: promotion to the alias ``champion``, its history, and the way back.
+"""The alias ``champion``: its moves, their history, and the way back.
 
 Every change is one tag of its own on the registered model. Two people who promote at once then
 cannot erase each other's record; which of them moves the alias last, MLflow decides.
@@ -26,7 +26,10 @@ _EVENT = "microseg.promotion."
 
 
 class Promotion(Strict):
-    """One move of the alias ``champion``: who moved it, when (UTC), from which version to which."""
+    """One move of the alias ``champion``: who moved it, when (UTC), from which version to which.
+
+    ``why`` is the reason of a promotion that was forced, empty for one that was decided on a hold-out.
+    """
 
     name: str
     action: Literal["promote", "rollback"]
@@ -34,22 +37,11 @@ class Promotion(Strict):
     version: int
     user: str
     when: datetime
+    why: str = ""
 
 
-def promote(name: str, version: int | None = None) -> Promotion:
-    """Make a version the champion.
-
-    Parameters
-    ----------
-    name : str
-        The registered model.
-    version : int, optional
-        Which version; the one under the alias ``candidate`` where none is given.
-
-    Returns
-    -------
-    Promotion
-        What was done. A version that is champion already stays so, and nothing is recorded.
+def challenger(name: str, version: int | None = None) -> int:
+    """Return the version that is to be promoted: the given one, or that under the alias ``candidate``.
 
     Raises
     ------
@@ -63,7 +55,44 @@ def promote(name: str, version: int | None = None) -> Promotion:
             raise MicrosegError(f"model '{name}' has no {CANDIDATE}; give a version: {_versions_hint(name)}")
     if version not in _versions(name):
         raise MicrosegError(f"model '{name}' has no version {version}; allowed: {_versions_hint(name)}")
-    return _move(model, "promote", version)
+    return version
+
+
+def champion(name: str) -> int | None:
+    """Return the version that serves, None before the first promotion.
+
+    Raises
+    ------
+    MicrosegError
+        For an unknown model.
+    """
+    return _alias(_model(name), CHAMPION)
+
+
+def promote(name: str, version: int | None = None, why: str = "") -> Promotion:
+    """Make a version the champion; whether it deserves that is `microseg.study.promotion`'s question.
+
+    Parameters
+    ----------
+    name : str
+        The registered model.
+    version : int, optional
+        Which version; the one under the alias ``candidate`` where none is given.
+    why : str
+        The reason, where no hold-out was asked.
+
+    Returns
+    -------
+    Promotion
+        What was done. A version that is champion already stays so, and nothing is recorded.
+
+    Raises
+    ------
+    MicrosegError
+        As `challenger`.
+    """
+    version = challenger(name, version)
+    return _move(_model(name), "promote", version, why)
 
 
 def rollback(name: str) -> Promotion:
@@ -75,10 +104,10 @@ def rollback(name: str) -> Promotion:
         For an unknown model, or if no earlier champion is left.
     """
     model = _model(name)
-    champion, present = _alias(model, CHAMPION), _versions(name)
+    serving, present = _alias(model, CHAMPION), _versions(name)
     earlier = [former for former in _former_champions(model) if former in present]
     # A move that was recorded but interrupted, or made twice, leads to where we are already.
-    while earlier and earlier[-1] == champion:
+    while earlier and earlier[-1] == serving:
         earlier.pop()
     if not earlier:
         raise MicrosegError(
@@ -109,12 +138,15 @@ def _former_champions(model: RegisteredModel) -> list[int]:
     return former
 
 
-def _move(model: RegisteredModel, action: Literal["promote", "rollback"], version: int) -> Promotion:
-    champion = _alias(model, CHAMPION)
+def _move(
+    model: RegisteredModel, action: Literal["promote", "rollback"], version: int, why: str = ""
+) -> Promotion:
+    former = _alias(model, CHAMPION)
+    now = datetime.now(UTC)
     move = Promotion(
-        name=model.name, action=action, former=champion, version=version, user=_user(), when=datetime.now(UTC)
+        name=model.name, action=action, former=former, version=version, user=user(), when=now, why=why
     )
-    if champion != version:
+    if former != version:
         client = MlflowClient()
         # Recorded first: a move without its record could not be undone, a record without its move can.
         key = f"{_EVENT}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
@@ -154,7 +186,8 @@ def _versions_hint(name: str) -> str:
     return ", ".join(str(version) for version in sorted(_versions(name))) or "none is registered"
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who is logged in here."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an entry in the user database

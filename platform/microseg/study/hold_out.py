@@ -1,0 +1,125 @@
+"""The images that no search of a data set has seen, found again for a registered version."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from microseg.data.manifest import Item, Manifest
+from microseg.data.open import open_dataset
+from microseg.errors import MicrosegError
+from microseg.folds import Fold
+from microseg.storage import cache
+from microseg.study.request import Request
+
+FORCE = 'promote it all the same with --force --why "..."'
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The study that a version comes from: run, request, its images then, and the names of those it saw."""
+
+    run_id: str
+    request: Request
+    manifest: Manifest
+    seen: frozenset[str]
+
+    @property
+    def seen_items(self) -> list[Item]:
+        """The images that trained or validated."""
+        return [item for item in self.manifest.items if item.name in self.seen]
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """A data set as it is now: which of its images the study of a run kept back, and which it saw."""
+
+    run_id: str
+    manifest: Manifest
+    held: tuple[Item, ...]
+    seen: tuple[Item, ...]
+
+
+def origin(client: MlflowClient, version: ModelVersion) -> Origin | None:
+    """Return the study that a version comes from; None where no images are known of it."""
+    if not version.run_id:
+        return None
+    try:
+        request, manifest, folds = (
+            _artifact(client, version.run_id, name)
+            for name in ("request.json", "manifest.json", "folds.json")
+        )
+    except (MlflowException, OSError):  # an import without data, or a version that another program made
+        return None
+    parts = [Fold.model_validate(fold) for fold in folds["folds"]]
+    seen = frozenset(name for fold in parts for name in (*fold.train, *fold.valid))
+    return Origin(version.run_id, Request.model_validate(request), Manifest.model_validate(manifest), seen)
+
+
+def hold_out(found: Origin, data: Path | None) -> HoldOut:
+    """Read the data set of a study again, and divide it as the study did.
+
+    What counts is what the study's own folds left out, whatever the file of the hold-out says by now.
+
+    Parameters
+    ----------
+    found : Origin
+        The study.
+    data : Path, optional
+        Where the images are now, if not where the study found them.
+
+    Raises
+    ------
+    MicrosegError
+        If the images are gone or have changed, or the study kept none back.
+    """
+    study, place = found.request.name, data or found.request.data
+    if not place.exists():
+        raise MicrosegError(
+            f"{place}: the images of study '{study}' are not there; say by --data where they are"
+        )
+    manifest = open_dataset(place, found.request.options, cache())
+    if manifest.digest != found.manifest.digest:
+        raise MicrosegError(
+            f"{place}: the images or masks have changed since study '{study}' (digest "
+            f"{found.manifest.digest[:12]}, now {manifest.digest[:12]}); restore them, or {FORCE}"
+        )
+    contents = {item.sha256 for item in found.manifest.items if item.name not in found.seen}
+    held = tuple(item for item in manifest.items if item.sha256 in contents)
+    if not held:
+        raise MicrosegError(
+            f"study '{study}' kept no images back (holdout: 0), so nothing can show that its model is better;"
+            f" search again with a hold-out, or {FORCE}"
+        )
+    seen = {item.sha256 for item in found.seen_items}
+    saw = tuple(item for item in manifest.items if item.sha256 in seen)
+    return HoldOut(found.run_id, manifest, held, saw)
+
+
+def refuse_trained(version: ModelVersion, found: Origin, held: tuple[Item, ...]) -> None:
+    """Refuse a version whose study saw images of the hold-out, by their content.
+
+    Raises
+    ------
+    MicrosegError
+        With the number of such images and the first of them.
+    """
+    seen = {item.sha256 for item in found.seen_items}
+    known = [item.name for item in held if item.sha256 in seen]
+    if known:
+        raise MicrosegError(
+            f"{version.name} version {version.version} was trained on {len(known)} of the {len(held)} images "
+            f"of the hold-out ('{known[0]}' among them), so they cannot judge it; to do without, {FORCE}"
+        )
+
+
+def _artifact(client: MlflowClient, run_id: str, name: str) -> Any:
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
+        return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
