@@ -156,7 +156,7 @@ def test_an_imported_study_is_read_as_any_other_and_only_complete_rows_are_ranke
     assert other.reason == "2 of 3 folds are in the table"
     assert best.seconds == other.seconds == 0  # nobody knows
     assert view.run.info.status == "FINISHED"
-    assert view.run.data.tags[results.RATIO] == "0.5"
+    assert results.RATIO not in view.run.data.tags  # nobody has stated it
     assert place.client.get_run(best.run_id).data.metrics["rank"] == 1
     names = {file.path for file in place.client.list_artifacts(view.run.info.run_id)}
     assert {"table.csv", "leaderboard.csv"} <= names
@@ -229,8 +229,7 @@ def test_the_published_height_configurations_cannot_be_told_apart(place, project
     assert (len(view.ranked), view.folds, view.ranked[0].params["architecture"]) == (11, 5, "VGG19")
     trial = place.client.get_run(view.ranked[0].run_id)
     assert {"cv/roc_auc_mean", "cv/dice_mean", "cv/dice_std"} <= set(trial.data.metrics)
-    ratio = float(view.run.data.tags[results.RATIO])
-    found = against([row.scores for row in view.ranked], 0, ratio)
+    found = against([row.scores for row in view.ranked], 0, 1 / (view.folds - 1))
     p = {row.name: one.p for row, one in zip(view.ranked[1:], found, strict=True)}
     shown = {name: float(f"{p[name]:.2g}") for name in ("id-13", "id-12", "id-11", "id-2", "id-7")}
     assert shown == {"id-13": 0.69, "id-12": 0.16, "id-11": 0.18, "id-2": 0.041, "id-7": 0.014}

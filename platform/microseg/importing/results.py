@@ -29,8 +29,8 @@ class ResultsRequest(Strict):
     """Which table is to become which study.
 
     ``lower_is_better`` turns the direction of a metric that is not known to improve downwards.
-    ``test_to_train`` is the size of a fold's validation part over that of its training part; without it the
-    folds are taken to be equal parts.
+    ``test_to_train`` is the size of a fold's validation part over that of its training part, where it
+    is known; a report takes folds of unknown size to be equal parts.
     """
 
     file: Path
@@ -94,15 +94,10 @@ def _direction(request: ResultsRequest) -> str:
     return "min" if request.lower_is_better else better(request.columns.metric)
 
 
-def _ratio(request: ResultsRequest, results: Results) -> float | None:
-    """Return validation over training items: as stated, or of equal folds; a single fold tells nothing."""
-    return request.test_to_train or (1 / (results.folds - 1) if results.folds > 1 else None)
-
-
 def _digest(request: ResultsRequest, results: Results) -> str:
     """Hash what the study would hold, so that another choice of rows or columns is another study."""
     table = [[one.name, one.scores, one.params, one.metrics] for one in results.configurations]
-    meaning = [request.columns.metric, _direction(request), _ratio(request, results)]
+    meaning = [request.columns.metric, _direction(request), request.test_to_train]
     return hashlib.sha256(json.dumps([meaning, table], sort_keys=True).encode()).hexdigest()
 
 
@@ -144,7 +139,7 @@ def _describe(
     client: MlflowClient, run: tree.StudyRun, request: ResultsRequest, results: Results, digest: str
 ) -> None:
     """Write to the study's run what its readers go by, and the table itself."""
-    ratio, count = _ratio(request, results), len(results.configurations)
+    count, ratio = len(results.configurations), request.test_to_train
     chosen = f", rows with {' and '.join(request.columns.where)}" if request.columns.where else ""
     tags = {
         DIGEST: digest,
