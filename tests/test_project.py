@@ -89,6 +89,8 @@ def test_entry_points_use_options_that_exist():
         "promote",
         "predict",
         "report",
+        "import-results",
+        "score",
         "reproduce",
     }
     commands = {

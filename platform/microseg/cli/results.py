@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from microseg.cli.options import data_options
 from microseg.cli.root import app, out, say
 from microseg.config import parse
+from microseg.data.options import DataOptions
 
 
-@app.command()
+@app.command(name="import-results")
 def import_results(
     file: Annotated[Path, typer.Argument(help="Table (CSV, TSV): a row per configuration, or per fold.")],
     name: Annotated[str, typer.Option(help="Name of the study that it becomes.")],
@@ -64,3 +66,64 @@ def import_results(
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command()
+@data_options
+def score(
+    truth: Annotated[Path, typer.Option(help="Data set, or folder of true masks.")],
+    prediction: Annotated[Path, typer.Option(help="Folder of masks to score: PNG, TIFF or NPY.")],
+    name: Annotated[str, typer.Option(help="Name under which the scores are kept, such as cellpose-3.")],
+    part: Annotated[
+        str, typer.Option(help="Which images count: all, or the holdout that searches have set aside.")
+    ] = "all",
+    suffix: Annotated[str, typer.Option(help="Score only files whose names end so, such as _cp_masks.")] = "",
+    prediction_threshold: Annotated[
+        float, typer.Option(help="Predicted values at or above it are foreground; 0: every non-zero value.")
+    ] = 0.0,
+    missing_as_empty: Annotated[
+        bool, typer.Option("--missing-as-empty", help="Count missing masks as empty; else they are refused.")
+    ] = False,
+    against: Annotated[str, typer.Option(help="Compare with the scores of this name.")] = "",
+    metric: Annotated[str, typer.Option(help="What is compared.")] = "dice",
+    *,
+    options: DataOptions,
+) -> None:
+    """Score the masks of an outside tool against the truth, with the metrics of everything else."""
+    from microseg.importing import scores
+    from microseg.tracking import store
+    from microseg.tracking.scores import recorded
+
+    values: dict[str, Any] = {"truth": truth, "prediction": prediction, "name": name, "part": part}
+    values |= {"suffix": suffix, "threshold": prediction_threshold or None, "options": options}
+    values |= {"missing_as_empty": missing_as_empty}
+    request = parse(scores.ScoreRequest, values, "score")
+    other = recorded(store.connect(), against) if against else None
+    done = scores.score(request)
+    _scored(done)
+    if other:
+        say(scores.sentence(done, other, metric))
+        say("This is a comparison, not a promotion: no use of a hold-out is counted and no alias moves.")
+
+
+def _scored(done: Any) -> None:
+    """Print the means, the images that scored least, and what was noticed."""
+    from rich import box
+    from rich.table import Table
+
+    from microseg.scoring import means, means_over_groups
+
+    groups = len({one.group for one in done.table})
+    columns = {f"over {len(done.table)} images": means(done.table)}
+    columns |= {f"over {groups} groups": means_over_groups(done.table)} if done.grouped else {}
+    table = Table(
+        "mean", *columns, box=box.SIMPLE_HEAD, pad_edge=False, title=done.name, title_justify="left"
+    )
+    for metric in done.table[0].scores:
+        table.add_row(metric, *(f"{column[metric]:.4f}" for column in columns.values()))
+    out.print(table)
+    worst = sorted(done.table, key=lambda one: one.scores["dice"])[:3]
+    say("least dice  " + ", ".join(f"{one.image} {one.scores['dice']:.4f}" for one in worst))
+    for note in done.notes:
+        say(f"note: {note}")
+    say(f"{'was recorded before' if done.known else 'recorded'} in MLflow as '{done.name}'")

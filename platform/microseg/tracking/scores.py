@@ -1,0 +1,154 @@
+"""Scores of masks that somebody else made: one run per set, with a table of its images."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+
+from microseg.data.files import content_hash
+from microseg.errors import MicrosegError, did_you_mean
+from microseg.scoring import ImageScores, means, means_over_groups
+from microseg.tracking import tree
+from microseg.tracking.store import experiment_for
+
+SCORE, NAME, DIGEST = "score", "microseg.name", "microseg.score_digest"
+TABLE = "images.json"
+_FACTS = ("image", "group", "truth", "prediction")  # the columns of the table that are no metrics
+
+
+class FileHashes(NamedTuple):
+    """The content hashes (sha256 hex) of an image's true and predicted mask; empty where there is none."""
+
+    truth: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one set of masks: by image, with the files they come from, and what was noticed.
+
+    ``known``: the same had been recorded before.
+    """
+
+    name: str
+    table: tuple[ImageScores, ...]
+    files: tuple[FileHashes, ...]
+    notes: tuple[str, ...] = ()
+    known: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several images share a group: otherwise nothing is known of groups."""
+        return len({one.group for one in self.table}) < len(self.table)
+
+
+def record(client: MlflowClient, scored: Scored, tags: Mapping[str, str]) -> Scored:
+    """Keep scores as a run, which is found once it is whole; the same scores under one name are kept once.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    scored : Scored
+        The scores; their name is the run's.
+    tags : mapping of str to str
+        What else the run says of itself.
+
+    Raises
+    ------
+    MicrosegError
+        If the name belongs to other scores.
+    """
+    digest = content_hash([json.dumps([scored.table, scored.files]).encode()])
+    former = _find(client, scored.name)
+    if former is not None and _whole(former):
+        if former.data.tags[DIGEST] != digest:
+            raise MicrosegError(
+                f"'{scored.name}' names other scores in {client.tracking_uri}; choose another --name"
+            )
+        return replace(scored, known=True)
+    run_id, now = _open(client, scored.name, former), int(time.time() * 1000)
+    values = {f"{SCORE}/{name}": value for name, value in means(scored.table).items()}
+    if scored.grouped:
+        values |= {f"{SCORE}_groups/{name}": x for name, x in means_over_groups(scored.table).items()}
+    client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
+    # As MLflow's `log_table` does, which makes pandas 3 warn of itself.
+    client.log_dict(run_id, _table(scored), TABLE)
+    viewer = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
+    tree.set_tags(client, run_id, {DIGEST: digest, **viewer, **tags})
+    tree.end(client, run_id, "completed", f"{len(scored.table)} images scored")
+    return scored
+
+
+def _runs(client: MlflowClient) -> list[Run]:
+    experiments = [str(experiment.experiment_id) for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, f"tags.`{tree.LEVEL}` = '{SCORE}'"))
+
+
+def _find(client: MlflowClient, name: str) -> Run | None:
+    return next((run for run in _runs(client) if run.data.tags[NAME] == name), None)
+
+
+def _whole(run: Run) -> bool:
+    return run.data.tags.get(tree.STATE) == "completed"
+
+
+def recorded(client: MlflowClient, name: str) -> Scored:
+    """Return scores that were kept before.
+
+    Raises
+    ------
+    MicrosegError
+        If there are none of this name; the message lists those there are.
+    """
+    run = _find(client, name)
+    if run is None or not _whole(run):
+        names = [run.data.tags[NAME] for run in _runs(client) if _whole(run)]
+        hint = did_you_mean(name, names) if names else "there are none yet"
+        raise MicrosegError(f"no scores are named '{name}' in {client.tracking_uri}; {hint}")
+    with tempfile.TemporaryDirectory(prefix="microseg-") as scratch:
+        text = Path(client.download_artifacts(run.info.run_id, TABLE, scratch)).read_text(encoding="utf-8")
+    document = json.loads(text)
+    rows = [dict(zip(document["columns"], row, strict=True)) for row in document["data"]]
+    return Scored(
+        name=name,
+        table=tuple(_image(row) for row in rows),
+        files=tuple(FileHashes(row["truth"], row["prediction"]) for row in rows),
+    )
+
+
+def _image(row: Mapping[str, Any]) -> ImageScores:
+    scores = {name: float(value) for name, value in row.items() if name not in _FACTS}
+    return ImageScores(row["image"], row["group"], scores)
+
+
+def _open(client: MlflowClient, name: str, former: Run | None) -> str:
+    """Open the run of a set of scores: one that was cut short, the one of ``mlflow run``, or a new one."""
+    given = os.environ.pop("MLFLOW_RUN_ID", None)
+    if former is not None:
+        return str(former.info.run_id)
+    tags = {tree.LEVEL: SCORE, NAME: name, tree.STATE: "running"}
+    if given is None:
+        return str(client.create_run(experiment_for(client, None), tags=tags, run_name=name).info.run_id)
+    client.update_run(given, name=name)
+    tree.set_tags(client, given, tags)
+    return given
+
+
+def _table(scored: Scored) -> dict[str, list[Any]]:
+    """Return the table of images as MLflow's viewer reads it: names of columns, and rows."""
+    metrics = list(scored.table[0].scores)
+    rows = [
+        [one.image, one.group, *(one.scores[name] for name in metrics), *files]
+        for one, files in zip(scored.table, scored.files, strict=True)
+    ]
+    return {"columns": ["image", "group", *metrics, *FileHashes._fields], "data": rows}
