@@ -1,6 +1,8 @@
 """A study in MLflow as the tracker leaves it: trials in every state, a cost, and repeats of the finalists."""
 
+import os
 import re
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -9,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from microseg.report import Row, StudyView
+from microseg.report.fold_sizes import SizeRatio
 from microseg.tracking import store
 
 STATUS = {"completed": "FINISHED", "pruned": "KILLED", "raced_out": "KILLED", "interrupted": "KILLED"}
@@ -76,7 +79,11 @@ class Study:
             else tagged("trial", self.name, self.parent)
         )
         run = self._run(name, level)
-        metrics = {"parameters": parameters} if scores else {}
+        metrics = (
+            {"parameters": parameters, "seconds": 30.0 * len(scores), "peak_memory_mib": 900.0}
+            if scores
+            else {}
+        )
         if scores:
             metrics |= {"cv/dice_mean": fmean(scores), "cv/inference_seconds_mean": 0.002 * parameters**0.3}
         if len(scores) > 1:
@@ -149,7 +156,7 @@ def row():
 
     def build(rank: int | None, name: str, scores: tuple[float, ...] = (), **more) -> Row:
         mean = fmean(scores) if scores else None
-        known = {"state": "completed", "reason": "all folds", "mean": mean, "cost": None, "params": {}}
+        known = {"state": "completed", "reason": "all folds", "mean": mean, "params": {}}
         known |= {
             "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
             "seconds": 60.0,
@@ -168,7 +175,24 @@ def board():
     def build(*rows: Row, folds: int = 3, mode: str = "max", **more) -> StudyView:
         info = RunInfo("id", "0", "me", "RUNNING", 0, None, "active", run_name="a study")
         run = Run(info, RunData(tags=[RunTag(name, text) for name, text in TAGS.items()]))
-        known = {"metric": "val/dice", "against": ""}
-        return StudyView(run=run, mode=mode, folds=folds, rows=rows, **(known | more))
+        ratio = SizeRatio(1 / (folds - 1), "folds of equal size") if folds > 1 else None
+        known = {"run": run, "metric": "val/dice", "against": "", "ratio": ratio}
+        return StudyView(mode=mode, folds=folds, rows=rows, **(known | more))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def stored(client, start, board):
+    """Return a function that builds a view from rows, with a run of its own in the store."""
+    return lambda *rows, **more: board(*rows, run=start("stored").read(), **more)
+
+
+@pytest.fixture(scope="session")
+def shared_table(project) -> Path:
+    """The published table of AFM networks; whoever has no shared folder beside the checkout says where it is."""
+    return (
+        Path(os.environ.get("MICROSEG_SHARED", project.parent / "shared"))
+        / "reference"
+        / "afm_cv_results.csv"
+    )

@@ -46,7 +46,11 @@ def test_only_completed_folds_have_scores_but_every_begun_one_is_known(read):
 
 
 def test_the_cost_is_that_which_the_study_searches_to_be_low(client, filled, read):
-    assert (read.against, read.rows[0].cost) == ("parameters", 480_000)
+    assert (read.against, read.price, read.rows[0].costs["parameters"]) == (
+        "parameters",
+        "parameters",
+        480_000,
+    )
     assert read.front == {"trial-003", "trial-013", "trial-000"}  # 007 is worse and larger than 003
 
 
@@ -77,7 +81,7 @@ def test_a_low_score_leads_where_low_is_better(client, start):
     read = view(client, study.read())
     assert [row.name for row in read.rows] == [f"trial-{number:03d}" for number in (1, 2, 0, 4, 3)]
     assert read.front == {"trial-001", "trial-002"}
-    assert read.rows[0].cost == pytest.approx(0.002 * 900**0.3)
+    assert read.rows[0].costs["inference_seconds"] == pytest.approx(0.002 * 900**0.3)
 
 
 def test_a_mean_that_is_no_number_is_not_ranked(client, start):
@@ -111,12 +115,16 @@ def test_a_study_that_is_not_there_is_one_line_with_those_that_are(client, fille
 
 
 def test_the_front_is_shown_however_low_it_ranks(row, board):
-    def shown(costs):
-        rows = [row(rank, f"{rank}", (1.0 - rank / 10,) * 3, cost=cost) for rank, cost in enumerate(costs, 1)]
-        return "".join(row.name for row in board(*rows, against="parameters").first(2))
+    def shown(costs, against):
+        rows = [
+            row(rank, f"{rank}", (1.0 - rank / 10,) * 3, costs={"parameters": cost} if cost else {})
+            for rank, cost in enumerate(costs, 1)
+        ]
+        return "".join(row.name for row in board(*rows, against=against).first(2))
 
-    assert shown([9, 9, 9, 1]) == "124"
-    assert shown([None] * 4) == "12"
+    assert shown([9, 9, 9, 1], "parameters") == "124"
+    assert shown([None] * 4, "parameters") == "12"
+    assert shown([9, 9, 9, 1], "") == "12"  # where nobody asked for a low cost, a cheap network is no result
 
 
 def test_what_only_one_branch_has_is_varied_but_not_shared(row, board):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from microseg.report import comparison, repetition, resolution, score, summary, view
+from microseg.report import comparison, repetition, resolution, score, summary, verdict, view
 from microseg.report.sentences import measured, state
 
 
@@ -49,10 +49,48 @@ def test_the_two_best_are_compared_fold_by_fold(row, board, scores, mode, said):
     assert comparison(board(*rows, mode=mode)) == said
 
 
-def test_one_fold_resolves_nothing_and_one_trial_has_no_rival(row, board):
+def test_one_fold_decides_nothing_and_one_trial_has_no_rival(row, board):
     alone, other = row(1, "one", (0.9,)), row(2, "two", (0.1,))
-    assert resolution(board(alone, other, folds=1)) == "One fold cannot say which differences are chance."
-    assert resolution(board(alone, folds=1)) == ""
+    assert verdict(board(alone, other, folds=1)) == "One fold cannot say which differences are chance."
+    assert resolution(board(alone, other, folds=1)) == ""
+    assert verdict(board(alone, folds=1)) == verdict(board()) == ""
+
+
+BEST, NEAR, FAR = (0.80, 0.85, 0.81), (0.79, 0.86, 0.80), (0.40, 0.45, 0.42)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"near": NEAR}, "None of 1 rival of best differs from it at 0.05 after Holm's correction over 1 comparison: "
+         "near cannot be told apart from best on this data."),
+        ({"near": NEAR, "far": FAR}, "1 of 2 rivals of best differs from it at 0.05 after Holm's correction over "
+         "2 comparisons: near cannot be told apart from best on this data."),
+        ({"far": FAR, "away": FAR}, "far and away differ from best at 0.05 after Holm's correction over 2 comparisons."),
+        ({"far": FAR}, "far differs from best at 0.05 after Holm's correction over 1 comparison."),
+        ({"far": FAR, "away": FAR, "near": NEAR}, "2 of 3 rivals of best differ from it at 0.05 after Holm's correction "
+         "over 3 comparisons: near cannot be told apart from best on this data."),
+    ],
+)  # fmt: skip
+def test_who_cannot_be_told_apart_from_the_best_is_named(row, board, others, said, sign):
+    scores = {"best": BEST} | others
+    rows = [
+        row(rank, name, tuple(sign * x for x in values))
+        for rank, (name, values) in enumerate(scores.items(), 1)
+    ]
+    assert verdict(board(*rows, mode="max" if sign > 0 else "min")) == said
+
+
+def test_of_many_that_cannot_be_told_apart_the_first_are_named(row, board):
+    rows = [row(rank, f"trial-{rank:03d}", NEAR if rank % 2 else BEST) for rank in range(1, 31)]
+    assert "trial-012, trial-013 and 17 more cannot be told apart from trial-001" in verdict(board(*rows))
+
+
+def test_a_best_trial_that_lacks_scores_is_not_replaced_by_the_next(row, board):
+    """Somebody's run with a mean and without folds: nothing can be compared with it."""
+    rows = [row(1, "one", (), mean=0.9), row(2, "two", NEAR), row(3, "three", FAR)]
+    assert verdict(board(*rows)) == ""
 
 
 @pytest.mark.parametrize(("mode", "ahead"), [("max", "; two is ahead of it with 0.8000"), ("min", "")])
@@ -73,12 +111,14 @@ def test_repeats_that_all_failed_say_nothing(row, board):
     assert repetition(board(row(1, "one", (0.8, 0.8)), replicates=(failed,), folds=2)) == ""
 
 
-def test_one_rival_is_singular(row, board):
+def test_how_far_apart_two_trials_must_be(row, board):
     """Differences of 0.1, 0 and 0.1: 4.303 * sqrt((1 / 3 + 1 / 2) * 0.00333) by the corrected t-test."""
     rows = [row(1, "one", (0.8, 0.7, 0.9)), row(2, "two", (0.7, 0.7, 0.8))]
     assert resolution(board(*rows)) == (
-        "Differences below 0.23 cannot be told from chance with these 3 folds; 1 of 1 rival of one is that close."
+        "With these 3 folds a difference must exceed about 0.23 to be told from chance, even where only two are "
+        "compared."
     )
+    assert resolution(board(rows[0])) == ""
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from microseg.tracking.figures import CAPTION, GAP, PREDICTION, TRUTH, WIDEST, panels
+from microseg.tracking.figures import (
+    BOTH,
+    CAPTION,
+    GAP,
+    ONLY_PREDICTION,
+    ONLY_TRUTH,
+    PREDICTION,
+    TRUTH,
+    WIDEST,
+    overlay,
+    panels,
+)
 from microseg.training import Sample
 
 
@@ -65,3 +76,23 @@ def test_a_large_image_is_shrunk():
 def test_a_constant_image_is_drawn():
     blank = sample()._replace(image=np.zeros((64, 64, 1), np.float32))
     assert panels(blank, 0.5).any()
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+@pytest.mark.parametrize("size", [64, 768])
+def test_an_overlay_tells_both_outlines_and_where_they_agree(size, maps):
+    truth = np.zeros((size, size), np.uint8)
+    scale = size // 64
+    truth[8 * scale : 24 * scale, 8 * scale : 24 * scale] = 1
+    truth[:scale, :scale] = 255
+    predicted = np.zeros((size, size, maps), np.float32)
+    predicted[8 * scale : 24 * scale, 8 * scale : 40 * scale, -1] = 0.9
+    if maps > 1:
+        predicted[..., 0] = 1 - predicted[..., -1]
+    picture = overlay(Sample("cell", np.zeros((size, size, 1), np.float32), truth, predicted), 0.5)
+    assert picture.shape == (WIDEST, WIDEST, 3)
+    if maps == 1:
+        assert has(picture, BOTH)[100, 48] and has(picture, BOTH)[48, 100]  # left and top are shared
+    assert has(picture, ONLY_TRUTH)[100, 24 * 6 - 1]
+    assert has(picture, ONLY_PREDICTION)[100, 40 * 6 - 1]
+    assert not has(picture, ONLY_TRUTH)[:40, :40].any()  # ignored pixels are no object

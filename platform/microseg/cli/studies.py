@@ -139,8 +139,8 @@ def _show(view: Any) -> None:
     from microseg import report
 
     out.print(report.terminal_table(view))
-    compared = f"{report.comparison(view)} {report.resolution(view)}".strip()
-    for text in filter(None, (report.summary(view), compared)):
+    said = (report.summary(view), report.comparison(view), report.verdict(view), report.resolution(view))
+    for text in filter(None, said):
         out.print(text, soft_wrap=True, highlight=False)
     repeats = report.repeats_table(view)
     if repeats.row_count:
@@ -194,17 +194,20 @@ def write_report(
         Path | None, typer.Option(help="HTML file to write; without it, only the table is shown.")
     ] = None,
 ) -> None:
-    """Show a study's leaderboard, and write it as one HTML page."""
+    """Show a study's leaderboard, and write it as one HTML page, which MLflow keeps with the study too."""
     from microseg import report
     from microseg.data.files import replacing
+    from microseg.search.importance import importances
     from microseg.tracking import store
 
     client = store.connect()
     view = report.view(client, report.find_study(client, study))
     _show(view)
     if output:
+        text = report.page(client, view, importances(*view.observations))
         with replacing(output) as file:
-            file.write(report.page(client, view).encode())
+            file.write(text.encode())
+        client.log_text(view.run.info.run_id, text, "report.html")
         say(f"report  {output}")
 
 

@@ -1,13 +1,16 @@
 """What a study found: the leaderboard for the terminal and for MLflow, and one HTML page."""
 
+from microseg.report.comparisons import interval, matrix, rivals
 from microseg.report.html import page
 from microseg.report.leaderboard import Row, StudyView, find_study, view
 from microseg.report.pareto import front
+from microseg.report.pictures import EXAMPLES
 from microseg.report.replicates import Repeats, repeats, resolvable
-from microseg.report.sentences import comparison, repetition, resolution, score, summary
+from microseg.report.sentences import comparison, repetition, resolution, score, summary, verdict
 from microseg.report.tables import frame, repeats_frame, repeats_table, terminal_table
 
 __all__ = [
+    "EXAMPLES",
     "Repeats",
     "Row",
     "StudyView",
@@ -15,6 +18,8 @@ __all__ = [
     "find_study",
     "frame",
     "front",
+    "interval",
+    "matrix",
     "page",
     "repeats",
     "repeats_frame",
@@ -22,8 +27,10 @@ __all__ = [
     "repetition",
     "resolution",
     "resolvable",
+    "rivals",
     "score",
     "summary",
     "terminal_table",
+    "verdict",
     "view",
 ]

@@ -5,22 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from microseg.errors import MicrosegError
+from microseg.report.fold_sizes import SizeRatio, size_ratio
 from microseg.report.pareto import front
 from microseg.tracking import tree
 
 METRIC, MODE, FOLDS = "microseg.metric", "microseg.mode", "microseg.folds"
 AGAINST = "microseg.against"
 
-# The metric of a trial's run that holds what a study searches to be low.
-COSTS = {"parameters": "parameters", "inference_seconds": "cv/inference_seconds_mean"}
+# What a trial costs, and the metric of its run that holds it: seconds that all folds trained, the most memory
+# that one of them took, the size of the network, seconds in which it predicts a megapixel.
+COSTS = {
+    "seconds": "seconds",
+    "peak_memory_mib": "peak_memory_mib",
+    "gpu_memory_mib": "gpu_memory_mib",
+    "parameters": "parameters",
+    "inference_seconds": "cv/inference_seconds_mean",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Row:
     """One trial on the leaderboard, or a repeat of one with another seed.
 
     ``scores`` are those of the completed folds, in fold order; ``fold_runs`` are the runs of all folds that
-    were begun. ``mean`` and ``std`` are over ``scores``. ``cost`` is what the study searches to be low.
+    were begun. ``mean`` and ``std`` are over ``scores``. ``costs`` are those of `COSTS` that were measured.
+    ``seconds`` passed between the start and the end of the run.
     """
 
     rank: int | None
@@ -38,17 +47,21 @@ class Row:
     mean: float | None
     std: float | None
     scores: tuple[float, ...]
-    cost: float | None
     seconds: float
     params: dict[str, str]
     run_id: str
     fold_runs: tuple[str, ...]
     replicate_of: str = ""
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study as MLflow holds it."""
+    """A study as MLflow holds it.
+
+    ``against`` is the cost that it searches to be low, if any; ``ratio`` how the sizes of its folds' parts
+    compare, None where there is only one fold.
+    """
 
     run: Run
     metric: str
@@ -57,6 +70,7 @@ class StudyView:
     against: str
     rows: tuple[Row, ...]
     replicates: tuple[Row, ...] = ()
+    ratio: SizeRatio | None = None
 
     @property
     def sign(self) -> float:
@@ -79,21 +93,35 @@ class StudyView:
         """Those of them that every trial has, not only one branch of the space."""
         return [name for name in self.varied if all(name in row.params for row in self.rows)]
 
+    @property
+    def observations(self) -> tuple[list[dict[str, str]], list[float]]:
+        """Parameters and score of each ranked trial; larger is better."""
+        rows = [(row.params, row.mean) for row in self.ranked]
+        known = [(params, self.sign * mean) for params, mean in rows if mean is not None]
+        return [params for params, _ in known], [score for _, score in known]
+
+    @cached_property
+    def price(self) -> str:
+        """The cost that scores are set against: the one searched to be low, or else one that was measured."""
+        known = ("inference_seconds", "parameters")
+        return self.against or next((cost for cost in known if any(cost in r.costs for r in self.ranked)), "")
+
     @cached_property
     def priced(self) -> list[tuple[float, float, str]]:
-        """Cost, mean and name of the ranked trials whose cost was measured."""
-        rows = ((row.cost, row.mean, row.name) for row in self.ranked)
-        return [(cost, mean, name) for cost, mean, name in rows if cost is not None and mean is not None]
+        """That cost, mean and name of the ranked trials of which it was measured."""
+        rows = [row for row in self.ranked if self.price in row.costs]
+        return [(row.costs[self.price], row.mean, row.name) for row in rows if row.mean is not None]
 
     @cached_property
     def front(self) -> frozenset[str]:
-        """The names of the ranked trials that none beats in both score and cost; empty without a cost."""
+        """The names of the ranked trials that none beats in both score and that cost."""
         chosen = front([self.sign * mean for _, mean, _ in self.priced], [cost for cost, _, _ in self.priced])
         return frozenset(name for (_, _, name), member in zip(self.priced, chosen, strict=True) if member)
 
     def first(self, limit: int) -> list[Row]:
-        """Return the first rows and, later on, those of the Pareto front: cheap networks rank low."""
-        return [row for place, row in enumerate(self.rows) if place < limit or row.name in self.front]
+        """Return the first rows and, where a low cost is searched, those of the front: they may rank low."""
+        kept = self.front if self.against else frozenset[str]()
+        return [row for place, row in enumerate(self.rows) if place < limit or row.name in kept]
 
 
 def find_study(client: MlflowClient, name: str) -> Run:
@@ -121,21 +149,21 @@ def view(client: MlflowClient, study: Run) -> StudyView:
     raced out follow, those with more folds first, then those that were pruned, the later ones first.
     """
     tags = study.data.tags
-    against = tags.get(AGAINST, "")
-    metric = tags[METRIC].removeprefix("val/")
+    metric, count = tags[METRIC].removeprefix("val/"), int(tags[FOLDS])
     folds = _folds(client, study)
     rows: dict[str, list[Row]] = defaultdict(list)
     for run in tree.children(client, study.info.experiment_id, study.info.run_id):
-        row = _row(run, folds.get(run.info.run_id, []), metric, COSTS.get(against, ""))
+        row = _row(run, folds.get(run.info.run_id, []), metric)
         rows[run.data.tags[tree.LEVEL]].append(row)
     return StudyView(
         run=study,
         metric=tags[METRIC],
         mode=tags[MODE],
-        folds=int(tags[FOLDS]),
-        against=against,
+        folds=count,
+        against=tags.get(AGAINST, ""),
         rows=_ranked(rows["trial"], 1.0 if tags[MODE] == "max" else -1.0),
         replicates=tuple(rows["replicate"]),
+        ratio=size_ratio(client, study, count),
     )
 
 
@@ -152,7 +180,7 @@ def _fold_number(run: Run) -> int:
     return int(run.info.run_name.rpartition("fold-")[2])
 
 
-def _row(run: Run, folds: Sequence[Run], metric: str, cost: str) -> Row:
+def _row(run: Run, folds: Sequence[Run], metric: str) -> Row:
     metrics, tags = run.data.metrics, run.data.tags
     done = [fold.data.metrics for fold in folds if fold.data.tags.get(tree.STATE) == "completed"]
     return Row(
@@ -163,7 +191,7 @@ def _row(run: Run, folds: Sequence[Run], metric: str, cost: str) -> Row:
         mean=metrics.get(f"cv/{metric}_mean"),
         std=metrics.get(f"cv/{metric}_std"),
         scores=tuple(values[f"final/{metric}"] for values in done if f"final/{metric}" in values),
-        cost=metrics.get(cost),
+        costs={cost: metrics[name] for cost, name in COSTS.items() if name in metrics},
         seconds=_duration(run),
         params=dict(run.data.params),
         run_id=run.info.run_id,

@@ -54,12 +54,6 @@ def resolvable(study: StudyView) -> float | None:
 
     It is None with one fold or fewer than two ranked trials (see `microseg.statistics.smallest_difference`).
     """
-    if study.folds < 2:
+    if study.ratio is None:
         return None
-    return smallest_difference([row.scores for row in study.ranked], 1 / (study.folds - 1))
-
-
-def indistinct(study: StudyView, difference: float) -> int:
-    """Return how many rivals of the best trial lie within a difference of it."""
-    best, *rivals = (row.mean or 0.0 for row in study.ranked)
-    return sum(abs(best - mean) <= difference for mean in rivals)
+    return smallest_difference([row.scores for row in study.ranked], study.ratio.value)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from microseg.report.comparisons import LEVEL, Rival, rivals
+from microseg.report.formats import listed
 from microseg.report.leaderboard import Row, StudyView
-from microseg.report.replicates import indistinct, repeats, resolvable
+from microseg.report.replicates import repeats, resolvable
 
 # How a trial may end, in the order of a summary, and what is said of it; others are named as they are.
 ENDS = {
@@ -90,19 +92,37 @@ def comparison(study: StudyView) -> str:
     return f"{first.name} is better than {second.name} in {better} of {_many(len(pairs), 'fold')}."
 
 
-def resolution(study: StudyView) -> str:
-    """Say which differences these folds cannot tell from chance, and how many rivals are so close."""
-    rivals = len(study.ranked) - 1
-    if rivals < 1:
+def verdict(study: StudyView) -> str:
+    """Say which trials cannot be told apart from the best on these data, by Holm's correction."""
+    if len(study.ranked) < 2:
         return ""
+    if study.folds < 2:
+        return "One fold cannot say which differences are chance."
+    found = rivals(study)
+    if not found:
+        return ""
+    best, alike = study.ranked[0].name, [rival.row.name for rival in found if not rival.differs]
+    if not alike:
+        names = listed([rival.row.name for rival in found])
+        return f"{names} {'differs' if len(found) == 1 else 'differ'} from {best} {_after(found)}."
+    differ = len(found) - len(alike)
+    count = f"{differ or 'None'} of {_many(len(found), 'rival')} of {best}"
+    text = f"{count} {'differ' if differ > 1 else 'differs'} from it {_after(found)}"
+    return f"{text}: {listed(alike)} cannot be told apart from {best} on this data."
+
+
+def _after(found: Sequence[Rival]) -> str:
+    return f"at {LEVEL:g} after Holm's correction over {_many(len(found), 'comparison')}"
+
+
+def resolution(study: StudyView) -> str:
+    """Say how far apart two typical trials must be for these folds to tell them apart."""
     difference = resolvable(study)
     if difference is None:
-        return "One fold cannot say which differences are chance."
-    close = indistinct(study, difference)
-    verb = "is" if rivals == 1 else "are"
+        return ""
     return (
-        f"Differences below {difference:.2g} cannot be told from chance with these {study.folds} folds; "
-        f"{close} of {_many(rivals, 'rival')} of {study.ranked[0].name} {verb} that close."
+        f"With these {study.folds} folds a difference must exceed about {difference:.2g} "
+        "to be told from chance, even where only two are compared."
     )
 
 

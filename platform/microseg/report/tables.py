@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from microseg.report.leaderboard import Row, StudyView
+from microseg.report.comparisons import Rival, interval, rivals
+from microseg.report.formats import cost, headings, number, rounded
+from microseg.report.leaderboard import COSTS, Row, StudyView
 from microseg.report.replicates import Repeats, repeats
 from microseg.report.sentences import measured, state
 
 COST_UNITS = {"parameters": "parameters", "inference_seconds": "s/megapixel"}
+INTERVAL, COMPARED = ("low", "high"), ("behind", "p", "p_holm")
+_COST_COLUMNS = {"seconds": "training_seconds"}  # the other seconds are those of the run
 
 
 def terminal_table(study: StudyView, limit: int = 20) -> RenderableType:
@@ -81,10 +84,14 @@ def _settings(study: StudyView, best: int = 5) -> Table:
     table.add_column("what differs between trials")
     names = study.varied
     for row in study.ranked[:best]:
-        pairs = zip(headings(names), (row.params.get(name, "") for name in names), strict=True)
-        said = ", ".join(f"{name} {rounded(value)}" for name, value in pairs if value)
-        table.add_row(row.name, Text(said))  # not markup: a value may hold brackets
+        table.add_row(row.name, Text(settings(row, names)))  # not markup: a value may hold brackets
     return table
+
+
+def settings(row: Row, names: Sequence[str]) -> str:
+    """Return the named parameters of a trial, as many as it has, in one line."""
+    pairs = zip(headings(names), (row.params.get(name, "") for name in names), strict=True)
+    return ", ".join(f"{name} {rounded(value)}" for name, value in pairs if value)
 
 
 def _cost_columns(study: StudyView) -> tuple[str, ...]:
@@ -92,7 +99,9 @@ def _cost_columns(study: StudyView) -> tuple[str, ...]:
 
 
 def _cost_cells(row: Row, study: StudyView) -> tuple[str, ...]:
-    return (cost(row), "●" if row.name in study.front else "") if study.against else ()
+    return (
+        (cost(row.costs.get(study.against)), "●" if row.name in study.front else "") if study.against else ()
+    )
 
 
 def repeats_table(study: StudyView) -> Table:
@@ -107,11 +116,18 @@ def repeats_table(study: StudyView) -> Table:
 
 
 def frame(study: StudyView) -> pd.DataFrame:
-    """Return the leaderboard as a data frame, one row per trial, for a CSV or MLflow's table viewer."""
-    columns = ["rank", "trial", "mean", "std", "state", "reason", "seconds"]
-    columns += [study.against, "pareto"] if study.against else []
+    """Return the leaderboard as a data frame, one row per trial, for a CSV or MLflow's table viewer.
+
+    ``low`` and ``high`` bound the 95 % interval of the mean; ``behind`` is by how much the best trial is
+    better, with its own ``p`` and ``p_holm`` after Holm's correction. What costs were measured are
+    columns too.
+    """
+    compared = {rival.row.name: rival for rival in rivals(study)}
+    costs = [cost for cost in COSTS if any(cost in row.costs for row in study.rows)]
+    columns = ["rank", "trial", "mean", "std", *INTERVAL, *COMPARED, "state", "reason", "seconds"]
+    columns += [_COST_COLUMNS.get(cost, cost) for cost in costs] + (["pareto"] if study.against else [])
     columns += [f"fold {index}" for index in range(1, study.folds + 1)] + study.varied
-    records = [_record(row, study) for row in study.rows]
+    records = [_record(row, study) | _compared(compared.get(row.name)) for row in study.rows]
     return pd.DataFrame(records, columns=columns).astype({"rank": "Int64"})  # whole numbers, also beside none
 
 
@@ -122,12 +138,21 @@ def _record(row: Row, study: StudyView) -> dict[str, object]:
         "mean": row.mean,
         "std": row.std,
         "state": row.state,
+        "reason": row.reason,
+        "seconds": round(row.seconds, 1),
     }
-    record |= {"reason": row.reason, "seconds": round(row.seconds, 1)}
-    if study.against:
-        record |= {study.against: row.cost, "pareto": row.name in study.front}
+    within = interval(row, study)
+    record |= dict(zip(INTERVAL, (within.low, within.high), strict=True)) if within else {}
+    record |= {_COST_COLUMNS.get(name, name): value for name, value in row.costs.items()}
+    record |= {"pareto": row.name in study.front}
     record |= {f"fold {index}": value for index, value in enumerate(row.scores, 1)}
     return record | {name: row.params.get(name, "") for name in study.varied}
+
+
+def _compared(rival: Rival | None) -> dict[str, object]:
+    if rival is None:
+        return {}
+    return dict(zip(COMPARED, (rival.behind.difference, rival.behind.p, rival.corrected), strict=True))
 
 
 def repeats_frame(study: StudyView) -> pd.DataFrame:
@@ -144,35 +169,3 @@ def _repeats_record(entry: Repeats) -> dict[str, object]:
         "seeds": entry.seeds,
         "incomplete": incomplete,
     }
-
-
-def number(value: float | None) -> str:
-    """Return a score with four decimals, or nothing for none."""
-    return "" if value is None else f"{value:.4f}"
-
-
-def cost(row: Row) -> str:
-    """Return a trial's cost, whole numbers in groups of three digits; empty where it was not measured."""
-    if row.cost is None:
-        return ""
-    return f"{row.cost:,.0f}".replace(",", " ") if row.cost >= 1000 else f"{row.cost:.3g}"
-
-
-def headings(paths: Sequence[str]) -> list[str]:
-    """Return paths as headings: of ``model/params/depth`` as much as tells it from the others, ``depth``."""
-    parts = [_named(path) for path in paths]
-    last = Counter(names[-1] for names in parts)
-    return [names[-1] if last[names[-1]] == 1 else " ".join(names) for names in parts]
-
-
-def _named(path: str) -> list[str]:
-    return [part.replace("_", " ") for part in path.split("/") if part not in ("params", "name")]
-
-
-def rounded(value: str) -> str:
-    """Return a parameter's value with at most four significant digits."""
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return value if number.is_integer() else f"{number:.4g}"

@@ -10,9 +10,11 @@ from mlflow import MlflowClient
 
 from microseg import report
 from microseg.errors import MicrosegError
+from microseg.search.importance import importances
 from microseg.search.records import TrialRecord
 from microseg.search.trials import Trials
 from microseg.study.candidate import note, package
+from microseg.study.examples import log_examples
 from microseg.study.request import Prepared, folder, write_text
 from microseg.tracking import store, views
 from microseg.tracking.recorder import log_metrics
@@ -55,7 +57,8 @@ def conclude(
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
     if view.replicates:
         client.log_text(run.run_id, report.repeats_frame(view).to_csv(index=False), "repeats.csv")
-    client.log_text(run.run_id, report.page(client, view), "report.html")
+    log_examples(client, run, prepared, best)
+    client.log_text(run.run_id, report.page(client, view, importances(*view.observations)), "report.html")
     model = prepared.request.model or prepared.manifest.name
     version = package(client, run, prepared, best, model)
     client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))

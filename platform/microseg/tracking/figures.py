@@ -16,7 +16,7 @@ from microseg.training import Sample
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 TRUTH, PREDICTION = (0, 158, 115), (213, 94, 0)
-ONLY_TRUTH, ONLY_PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)
+ONLY_TRUTH, ONLY_PREDICTION, BOTH = (86, 180, 233), (230, 159, 0), (204, 121, 167)
 WIDEST = 384
 GAP = 6
 CAPTION = 20
@@ -84,7 +84,7 @@ def _row(shown: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def overlay(sample: Sample, threshold: float) -> NDArray[np.uint8]:
     """Draw the true and the predicted outline on one image, at most 384 pixels wide.
 
-    The truth is sky blue, the prediction orange; where they coincide the outline is white.
+    The truth is sky blue, the prediction orange; where they coincide the outline is purple.
 
     Parameters
     ----------

@@ -1,0 +1,58 @@
+"""How many images of a fold validate, beside those that train: the corrected t-test needs to know."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+RATIO = "microseg.test_to_train"  # of a study that was imported, whose folds nobody lists
+FOLDS_FILE = "folds.json"
+
+
+class SizeRatio(NamedTuple):
+    """Size of a fold's validation part over that of its training part, and where it is known from."""
+
+    value: float
+    source: str
+
+
+def size_ratio(client: MlflowClient, study: Run, folds: int) -> SizeRatio | None:
+    """Return the ratio of a study's folds: stated, counted, or that of equal folds; None for a single fold.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    study : Run
+        The study's run.
+    folds : int
+        How many folds it has.
+    """
+    if folds < 2:
+        return None
+    if RATIO in study.data.tags:
+        return SizeRatio(float(study.data.tags[RATIO]), "as stated for these results")
+    listed = artifact(client, study.info.run_id, FOLDS_FILE)
+    sizes = [(len(fold["valid"]), len(fold["train"])) for fold in (listed or {}).get("folds", ())]
+    if not sizes:
+        return SizeRatio(1 / (folds - 1), "folds of equal size, as their sizes are not known")
+    valid, train = (fmean(part) for part in zip(*sizes, strict=True))
+    return SizeRatio(
+        fmean(v / t for v, t in sizes),
+        f"on average {valid:.4g} images of a fold validate and {train:.4g} train",
+    )
+
+
+def artifact(client: MlflowClient, run_id: str, path: str) -> Any:
+    """Return what a JSON file among a run's artifacts holds; None where there is no such file."""
+    folder = path.rpartition("/")[0] or None
+    if path not in (entry.path for entry in client.list_artifacts(run_id, folder)):
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return json.loads(Path(client.download_artifacts(run_id, path, scratch)).read_bytes())
