@@ -119,6 +119,7 @@ class WarmStart(Strict):
 
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random"]
 Cost = Literal["parameters", "inference_seconds"]
+Candidate = Literal["ensemble", "best_fold", "retrained"]
 
 
 class SearchConfig(Strict):
@@ -132,7 +133,9 @@ class SearchConfig(Strict):
     ``gpus_per_trial`` is a number or a fraction; ``auto`` packs as many trials on a GPU as the memory
     measured in earlier ones allows. Of ``brief`` curves MLflow has the losses, the Dice and the metric by
     epoch; all others are in the history of each fold's ``result.json``. After the search, the best
-    ``finalists`` are trained ``replicates`` times more, with other seeds.
+    ``finalists`` are trained ``replicates`` times more, with other seeds. ``candidate`` is what is registered
+    of the best trial: the ensemble of its folds, the network of its best fold, or one that is trained once
+    more on all images of the folds.
     """
 
     space: dict[str, Any]
@@ -152,6 +155,7 @@ class SearchConfig(Strict):
     curves: Literal["all", "brief"] = "all"
     replicates: int = Field(default=0, ge=0)
     finalists: int = Field(default=3, ge=1)
+    candidate: Candidate = "ensemble"
     concurrency: int = Field(default=1, ge=1)
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] | None = None
     seed: int = Field(default=0, ge=0)

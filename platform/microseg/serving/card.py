@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 import microseg
-from microseg.config import Component, Precision, Strict, TrialConfig, first_problem
+from microseg.config import Candidate, Component, Precision, Strict, TrialConfig, first_problem
 from microseg.errors import MicrosegError
 
 CARD = "card.json"
 
-Kind = Literal["ensemble", "best_fold", "retrained", "imported"]
+Kind = Candidate | Literal["imported"]
 
 _MEANING: dict[Kind, str] = {
     "ensemble": "the networks of all folds, whose probabilities are averaged",

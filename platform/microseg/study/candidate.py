@@ -1,26 +1,35 @@
-"""The candidate of a study: the fold ensemble of its best trial, as a version of a registered model."""
+"""The candidate of a study: what its best trial left, as a version of a registered model."""
 
 from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
 
 from mlflow import MlflowClient
 
 from microseg import report, runtime
-from microseg.config import Precision
+from microseg.config import Precision, SearchConfig
+from microseg.errors import MicrosegError
+from microseg.folds import Fold
 from microseg.search.records import TrialRecord
 from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
+from microseg.space import Space
+from microseg.storage import cache
 from microseg.study.objects import search_objects
 from microseg.study.request import Prepared, folder
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
-from microseg.training.results import MODEL, fold_folder
+from microseg.training import FoldResult, TrainingData, retrain
+from microseg.training.results import MODEL, RESULT, fold_folder
 
 
 def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: TrialRecord, model: str) -> int:
-    """Register the fold ensemble of the best trial as a version with the alias candidate.
+    """Register what the study asks for of its best trial as a version with the alias candidate.
 
-    Where the masks tell objects apart, the card says how the ensemble does, and the study's run has the AP
-    at IoU 0.5 that this reached out of fold: a selection score, the parameters were chosen by it.
+    Where the masks tell objects apart, the card says how, and the study's run has the AP at IoU 0.5 that the
+    networks of the folds reached out of fold: a selection score, the parameters were chosen by it.
     """
     manifest, config = prepared.manifest, best.config
     workdir = folder(run.name) / best.name
@@ -30,6 +39,7 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
         log_metrics(client, run.run_id, {"best/ap50": ap50})
     card = ModelCard(
         name=model,
+        kind=prepared.request.config.candidate,
         study=run.name,
         trial=best.name,
         config=config,
@@ -42,7 +52,43 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
         scores={prepared.request.config.metric: best.score or 0.0},
         instances=instances,
     )
-    return log_candidate(card, members, run.run_id).version
+    return log_candidate(card, _chosen(prepared, best, workdir, members), run.run_id).version
+
+
+def check_candidate(config: SearchConfig, space: Space, source: str) -> None:
+    """Refuse before the first epoch what could not be trained again without validation.
+
+    Raises
+    ------
+    MicrosegError
+        If a schedule waits for a validation score that a network trained on all images does not have.
+    """
+    schedules = {schedule["name"] for schedule in space.part("schedule")}
+    if config.candidate == "retrained" and "plateau" in schedules:
+        raise MicrosegError(
+            f"{source}: the schedule 'plateau' waits for a validation score, and candidate: retrained has "
+            "none; take another schedule, or candidate: ensemble"
+        )
+
+
+def _chosen(prepared: Prepared, best: TrialRecord, workdir: Path, members: Sequence[Path]) -> Sequence[Path]:
+    """Return the networks that the candidate consists of."""
+    search = prepared.request.config
+    if search.candidate == "best_fold":
+        choose = max if search.mode == "max" else min
+        return [members[best.scores.index(choose(best.scores))]]
+    if search.candidate == "retrained":
+        return [_retrained(prepared, best, workdir)]
+    return members
+
+
+def _retrained(prepared: Prepared, best: TrialRecord, workdir: Path) -> Path:
+    data = TrainingData(prepared.development, cache())
+    texts = [(fold_folder(workdir, fold) / RESULT).read_bytes() for fold in prepared.folds]
+    epochs = round(statistics.median(FoldResult.model_validate_json(text).best_epoch for text in texts))
+    names = tuple(sorted(item.name for item in data.manifest.items))
+    everything = Fold(index=len(texts), train=names, valid=())
+    return retrain(best.config, data, everything, epochs, workdir)
 
 
 def note(view: report.StudyView, model: str, version: int) -> str:

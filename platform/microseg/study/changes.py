@@ -9,7 +9,7 @@ from microseg.errors import MicrosegError
 from microseg.study.request import Request, StudyState
 from microseg.tracking import provenance
 
-FREE = ("trials", "budget", "replicates", "finalists", "concurrency", "gpus_per_trial", "curves")
+FREE = ("trials", "budget", "replicates", "finalists", "concurrency", "gpus_per_trial", "curves", "candidate")
 FIXED = ("metric", "mode", "against", "folds", "holdout", "seed")
 
 

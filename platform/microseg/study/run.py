@@ -24,6 +24,7 @@ from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.space import Space
 from microseg.storage import cache
+from microseg.study.candidate import check_candidate
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
 from microseg.study.queue import Point, add_replicates, again_name, cost, first_points, kept_points
@@ -54,6 +55,7 @@ def prepare(request: Request) -> Prepared:
     source = f"study {request.name}"
     space = check_space(request.config, source)
     check_sampler(request.config, space, source)
+    check_candidate(request.config, space, source)
     return divide(request, space)
 
 

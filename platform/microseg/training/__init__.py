@@ -11,6 +11,7 @@ from microseg.training.results import (
     TrainingData,
     finished_fold,
 )
+from microseg.training.retraining import retrain
 from microseg.training.trial import run_trial
 from microseg.training.validation import predict_image
 
@@ -24,6 +25,7 @@ __all__ = [
     "discard_checkpoints",
     "finished_fold",
     "predict_image",
+    "retrain",
     "run_trial",
     "train_fold",
 ]

@@ -76,14 +76,14 @@ def _pairs(config: TrialConfig, data: TrainingData, fold: Fold) -> tuple[list[Pa
     return train, valid
 
 
-def _loss(config: TrialConfig, train: Sequence[Pair], maps: int) -> Loss:
+def build_loss(config: TrialConfig, train: Sequence[Pair], maps: int) -> Loss:
     """Return the loss, with class weights from the training pixels where they are asked for."""
     counts = sum(np.bincount(pair.mask.ravel(), minlength=IGNORE + 1) for pair in train)
     frequency = np.asarray(counts)[: max(maps, 2)] / max(1, np.sum(np.asarray(counts)[:IGNORE]))
     return bind(balance(config.loss, frequency.tolist()), LOSSES, "loss")
 
 
-def _networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Networks:
+def build_networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Networks:
     """Build the network and compile the view of it that is trained."""
     networks = views(build_model(config.model, channels, maps))
     optimizer = create(config.optimizer, OPTIMIZERS, "optimizer")
@@ -96,7 +96,9 @@ def _networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Netw
     return networks
 
 
-def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int, first: int) -> tuple[Any, int]:
+def draw_batches(
+    config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int, first: int
+) -> tuple[Any, int]:
     """Return the batches from an epoch on (from 0), or the parts of them, and how many an epoch has."""
     steps = config.steps_per_epoch or epoch_steps(pairs, config.tile, config.batch_size)
     part, parts = config.batch_size // config.accumulation, steps * config.accumulation
@@ -106,7 +108,8 @@ def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, seed: int, f
     return training_batches(pairs, sampling, augmenter(config.augment), maps, epochs), parts
 
 
-def _schedule(config: TrialConfig, compiled: keras.Model) -> keras.callbacks.Callback:
+def build_schedule(config: TrialConfig, compiled: keras.Model) -> keras.callbacks.Callback:
+    """Return what changes the learning rate of a compiled model, over all epochs that it may train."""
     rate = float(compiled.optimizer.learning_rate)
     plan = Plan(rate, config.epochs, config.monitor, better(config.monitor))
     return create(config.schedule, SCHEDULES, "schedule", plan)
@@ -118,7 +121,7 @@ def _concerns(config: TrialConfig, valid: Sequence[Pair], networks: Networks, lo
         config.monitor, mode=better(config.monitor), patience=config.patience, restore_best_weights=True
     )
     record = Record(validation, early)
-    schedule = _schedule(config, networks.training)
+    schedule = build_schedule(config, networks.training)
     return _Concerns(validation, schedule, early, record, StopOnDivergence(record))
 
 
@@ -128,7 +131,7 @@ def _state(record: Record) -> State:
     return "collapsed" if record.best.collapsed else "completed"
 
 
-def _save(model: keras.Model, path: Path) -> None:
+def save_network(model: keras.Model, path: Path) -> None:
     """Save for inference only: what a model was compiled with need not exist where it is loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}-{path.name}")  # Keras wants the suffix
@@ -179,14 +182,14 @@ def train_fold(
 def _train(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, report: Report) -> FoldResult:
     start, maps, folder = time.monotonic(), len(data.manifest.classes), fold_folder(workdir, fold)
     train, valid = _pairs(config, data, fold)
-    loss = _loss(config, train, maps)
-    networks = _networks(config, train[0].image.shape[-1], maps, loss)
+    loss = build_loss(config, train, maps)
+    networks = build_networks(config, train[0].image.shape[-1], maps, loss)
     concerns = _concerns(config, valid, networks, loss)
     exact = identity(fingerprint(config, data, fold), config.accumulation, networks.training)
     checkpoints = Checkpoints(folder, exact, start, concerns.record, concerns.schedule)
     replay(concerns.record.history, fold, report)
     first = config.epochs if checkpoints.stopped else len(concerns.record.history)
-    batches, steps = _batches(config, train, maps, config.seed + fold.index, first)
+    batches, steps = draw_batches(config, train, maps, config.seed + fold.index, first)
     draw = functools.partial(draw_samples, networks.inference, shown(valid), config)
     reporter = Reporter(fold.index, concerns.record, draw, report)
     networks.training.fit(
@@ -198,7 +201,7 @@ def _train(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, r
         verbose=0,
         shuffle=False,
     )
-    _save(networks.inference, folder / MODEL)
+    save_network(networks.inference, folder / MODEL)
     result = _result(config, data, fold, concerns, checkpoints, folder / MODEL)
     write_result(result, folder)
     discard(checkpoints.folder)

@@ -1,0 +1,82 @@
+"""Training once more on all images: as the folds were trained, up to the epoch that was asked for."""
+
+import keras
+import numpy as np
+import pytest
+
+from microseg.config import TrialConfig
+from microseg.data.images import write_image
+from microseg.data.open import open_dataset
+from microseg.data.options import DataOptions
+from microseg.errors import MicrosegError
+from microseg.folds import Fold
+from microseg.training import TrainingData, retrain, retraining, train_fold
+
+NAMES = ("a0", "a1", "a2", "a3")
+FOLD = Fold(index=1, train=NAMES[:3], valid=NAMES[3:])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four noisy images of a bright disc."""
+    folder, rng = tmp_path_factory.mktemp("set"), np.random.default_rng(0)
+    mask = (np.hypot(*(np.mgrid[:32, :36] - 16)) < 10).astype(np.uint8)
+    for name in NAMES:
+        image = rng.normal(60 + 120 * mask, 12).clip(0, 255).astype(np.uint8)
+        write_image(folder / "images" / f"{name}.png", image)
+        write_image(folder / "masks" / f"{name}.png", mask)
+    return TrainingData(open_dataset(folder, DataOptions(), folder / "cache"), folder / "cache")
+
+
+def config(rate=0.01):
+    values = {
+        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
+        "optimizer": {"name": "adam", "params": {"learning_rate": rate}},
+        "schedule": {"name": "cosine"},
+        "tile": 16, "batch_size": 4, "epochs": 5, "steps_per_epoch": 3, "patience": 1, "precision": "float32",
+    }  # fmt: skip
+    return TrialConfig.model_validate(values)
+
+
+def weights(file):
+    return keras.saving.load_model(file, compile=False).get_weights()
+
+
+def test_on_the_images_of_a_fold_it_is_the_network_of_that_fold(data, tmp_path):
+    """Only what validation decides is left out: images, order, learning rates and seeds are the same."""
+    result = train_fold(config(), data, FOLD, tmp_path, lambda progress: None)
+    same = FOLD.model_copy(update={"valid": ()})
+    file = retrain(config(), data, same, result.best_epoch, tmp_path)
+    for one, other in zip(weights(file), weights(result.model), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_exactly_this_training_is_not_repeated(data, tmp_path, monkeypatch):
+    trained = []
+
+    def train(config, data, fold, epochs, path):
+        trained.append(epochs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(retraining, "_train", train)
+    everything = Fold(index=2, train=NAMES, valid=())
+    asked = [
+        (config(), everything, 3),
+        (config(), everything, 4),
+        (config(rate=0.02), everything, 4),
+        (config(), FOLD, 4),
+    ]
+    files = [retrain(one, data, fold, epochs, tmp_path) for one, fold, epochs in asked]
+    assert [retrain(one, data, fold, epochs, tmp_path) for one, fold, epochs in asked] == files
+    assert trained == [3, 4, 4, 4] and len(set(files)) == 4
+
+
+def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        retraining, "build_loss", lambda *_: lambda truth, predicted: keras.ops.mean(predicted) * np.nan
+    )
+    everything = Fold(index=2, train=NAMES, valid=())
+    with pytest.raises(MicrosegError, match=r"on all 4 images diverged in 1 epochs.*candidate: ensemble"):
+        retrain(config(), data, everything, 1, tmp_path)
+    assert not list(tmp_path.rglob("*.keras"))
