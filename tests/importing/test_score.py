@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from microseg import cli
+from microseg import cli, registry
 from microseg.data.images import read_labels, write_image
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 from microseg.folds import split_holdout
 from microseg.importing.masks import Meaning, match, meaning, open_truth, read_mask
-from microseg.importing.scores import ScoreRequest, compare, score, sentence
+from microseg.importing.scores import ScoreRequest, compare, rival, score, sentence
+from microseg.registry import ImageScore, Meeting
 from microseg.tracking import scores, store, tree
 
 SIZE = 24
@@ -191,9 +192,69 @@ def test_a_comparison_says_what_its_groups_allow(lab, tmp_path):
     assert "12 images, each taken for a group of its own" in sentence(plain, b)
     with pytest.raises(MicrosegError, match="--metric 'dise' is not in both scores; did you mean 'dice'"):
         compare(a, b, "dise")
-    other = scores.Scored("x", b.table, tuple(scores.FileHashes("0", "0") for _ in b.files))
+    other = scores.Scored("x", b.data, b.table, tuple(scores.FileHashes("0", "0") for _ in b.files))
     with pytest.raises(MicrosegError, match="'s0-0' has one truth in 'near' and another in 'x'"):
         compare(a, other)
+
+
+@pytest.fixture(scope="module")
+def version(lab):
+    """A version about which the registry has decided twice, on eight of its images."""
+    client, truth = (
+        lab.client,
+        open_truth(lab.data, ask(lab, lab.masks, "x").options, lab.folder / "home" / "cache"),
+    )
+    run = client.create_run("0", tags={"microseg.digest": truth.digest}).info.run_id
+    client.create_registered_model("cells")
+    client.create_model_version("cells", "somewhere", run)
+    client.set_registered_model_alias("cells", "champion", "1")
+    for use, reached in ((2, 0.1), (10, 0.75)):
+        meeting = Meeting(
+            name="cells", version=1, champion=None, hold_out="f" * 64, metric="dice", least=0.005
+        )
+        table = [
+            ImageScore(image=item.name, group=item.group, champion=0.2, challenger=reached)
+            for item in truth.items[:8]
+        ]
+        registry.record(client, run, registry.decide(meeting, table, use), table, "<html/>")
+    return "models:/cells@champion"
+
+
+def test_a_registered_version_is_met_on_the_hold_out_that_its_gate_used(lab, version, tmp_path):
+    predictions = write(tmp_path, shifted(1))
+    done = score(ask(lab, predictions, "rival"))
+    other = rival(lab.client, version)
+    assert {one.scores["dice"] for one in other.table} == {0.75}  # of the newest use
+    assert rival(lab.client, "models:/cells/1").table == other.table
+    found = compare(done, other)
+    assert (found.images, found.groups) == (8, 4)
+    assert found.estimate == pytest.approx(10 / 12 - 0.75)
+    assert sentence(done, other) == (
+        "rival less models:/cells@champion: dice +0.0833 over 4 groups, 8 images: "
+        "cannot be decided with 4 groups, 6 are needed"
+    )
+    alone = score(ask(lab, predictions, "rival-alone", truth=lab.masks))
+    with pytest.raises(MicrosegError, match="have other images or masks as their truth; give by --truth"):
+        compare(alone, other)
+    with pytest.raises(MicrosegError, match="--metric 'iou' is not in both scores; allowed: dice"):
+        compare(done, other, "iou")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("models:/cells", "names no version; write models:/NAME/3"),
+        ("models:/cells/9", "there is no such version"),
+        ("models:/cells@nobody", "there is no such version"),
+        ("models:/cells/2", "version 2 has no scores on a hold-out, which microseg promote records"),
+    ],
+)
+def test_a_version_without_scores_is_refused(lab, version, uri, said):
+    if uri.endswith("2") and len(lab.client.search_model_versions("name = 'cells'")) < 2:
+        lab.client.create_model_version("cells", "elsewhere", lab.client.create_run("0").info.run_id)
+    with pytest.raises(MicrosegError, match=said) as caught:
+        rival(lab.client, uri)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_belongs_to_the_image_whose_name_it_has(lab, tmp_path):

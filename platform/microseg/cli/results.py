@@ -84,7 +84,9 @@ def score(
     missing_as_empty: Annotated[
         bool, typer.Option("--missing-as-empty", help="Count missing masks as empty; else they are refused.")
     ] = False,
-    against: Annotated[str, typer.Option(help="Compare with the scores of this name.")] = "",
+    against: Annotated[
+        str, typer.Option(help="Compare with the scores of this name, or of models:/NAME@champion.")
+    ] = "",
     metric: Annotated[str, typer.Option(help="What is compared.")] = "dice",
     *,
     options: DataOptions,
@@ -92,13 +94,12 @@ def score(
     """Score the masks of an outside tool against the truth, with the metrics of everything else."""
     from microseg.importing import scores
     from microseg.tracking import store
-    from microseg.tracking.scores import recorded
 
     values: dict[str, Any] = {"truth": truth, "prediction": prediction, "name": name, "part": part}
     values |= {"suffix": suffix, "threshold": prediction_threshold or None, "options": options}
     values |= {"missing_as_empty": missing_as_empty}
     request = parse(scores.ScoreRequest, values, "score")
-    other = recorded(store.connect(), against) if against else None
+    other = scores.rival(store.connect(), against) if against else None
     done = scores.score(request)
     _scored(done)
     if other:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from mlflow import MlflowClient
 from pydantic import Field
 
 from microseg import folds
@@ -17,12 +18,13 @@ from microseg.data.images import Array
 from microseg.data.manifest import Item, Manifest
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
+from microseg.importing.hold_out_scores import MODELS, of_version
 from microseg.importing.masks import Meaning, match, meaning, open_truth, read_mask
 from microseg.metrics import better
 from microseg.scoring import Difference, ImageScores, difference, score_objects, score_pixels
 from microseg.storage import cache
 from microseg.tracking import store
-from microseg.tracking.scores import FileHashes, Scored, record
+from microseg.tracking.scores import FileHashes, Scored, record, recorded
 
 PART = "microseg.part"
 
@@ -71,8 +73,8 @@ def score(request: ScoreRequest) -> Scored:
     hashes = tuple(
         FileHashes(_hash(item.mask), _hash(found[item.name]) if item.name in found else "") for item in items
     )
-    tags = {PART: request.part, "microseg.data": truth.name, "microseg.digest": truth.digest}
-    scored = Scored(request.name, table, hashes, _notes(truth, read, missing, extra))
+    tags = {PART: request.part, "microseg.data": truth.name}
+    scored = Scored(request.name, truth.digest, table, hashes, _notes(truth, read, missing, extra))
     return record(store.connect(), scored, tags)
 
 
@@ -124,20 +126,36 @@ def _notes(truth: Manifest, read: Meaning, missing: Sequence[str], extra: Sequen
     return tuple(notes)
 
 
+def rival(client: MlflowClient, name: str) -> Scored:
+    """Return the scores to compare with: those kept under a name, or a registered version's on its hold-out.
+
+    Raises
+    ------
+    MicrosegError
+        If there are none.
+    """
+    return of_version(client, name) if name.startswith(MODELS) else recorded(client, name)
+
+
 def compare(own: Scored, other: Scored, metric: str = "dice") -> Difference:
     """Compare two sets of scores on the images that both have; see `microseg.scoring.difference`.
 
     Raises
     ------
     MicrosegError
-        If one of them lacks the metric, or an image has another truth in the one than in the other.
+        If one of them lacks the metric, or they were not scored against the same truth.
     """
     names = own.table[0].scores.keys() & other.table[0].scores.keys()
     if metric not in names:
         raise MicrosegError(f"--metric '{metric}' is not in both scores; {did_you_mean(metric, names)}")
-    truths = {one.image: files.truth for one, files in zip(other.table, other.files, strict=True)}
-    for one, files in zip(own.table, own.files, strict=True):
-        if truths.get(one.image, files.truth) != files.truth:
+    if not other.files and other.data != own.data:
+        raise MicrosegError(
+            f"'{own.name}' and '{other.name}' have other images or masks as their truth; give by --truth the "
+            "data set of the model's study"
+        )
+    truths = {one.image: hashes.truth for one, hashes in zip(other.table, other.files, strict=False)}
+    for one, hashes in zip(own.table, own.files, strict=True):
+        if truths.get(one.image, hashes.truth) != hashes.truth:
             raise MicrosegError(
                 f"'{one.image}' has one truth in '{own.name}' and another in '{other.name}'; score both "
                 "against the same"

@@ -20,7 +20,8 @@ from microseg.scoring import ImageScores, means, means_over_groups
 from microseg.tracking import tree
 from microseg.tracking.store import experiment_for
 
-SCORE, NAME, DIGEST = "score", "microseg.name", "microseg.score_digest"
+SCORE, NAME = "score", "microseg.name"
+DIGEST, DATA = "microseg.score_digest", "microseg.digest"
 TABLE = "images.json"
 _FACTS = ("image", "group", "truth", "prediction")  # the columns of the table that are no metrics
 
@@ -36,10 +37,12 @@ class FileHashes(NamedTuple):
 class Scored:
     """The scores of one set of masks: by image, with the files they come from, and what was noticed.
 
-    ``known``: the same had been recorded before.
+    ``data`` is the digest of the data set that is the truth; ``files`` are empty where only scores are left
+    of the masks. ``known``: the same had been recorded before.
     """
 
     name: str
+    data: str
     table: tuple[ImageScores, ...]
     files: tuple[FileHashes, ...]
     notes: tuple[str, ...] = ()
@@ -84,7 +87,7 @@ def record(client: MlflowClient, scored: Scored, tags: Mapping[str, str]) -> Sco
     # As MLflow's `log_table` does, which makes pandas 3 warn of itself.
     client.log_dict(run_id, _table(scored), TABLE)
     viewer = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-    tree.set_tags(client, run_id, {DIGEST: digest, **viewer, **tags})
+    tree.set_tags(client, run_id, {DIGEST: digest, DATA: scored.data, **viewer, **tags})
     tree.end(client, run_id, "completed", f"{len(scored.table)} images scored")
     return scored
 
@@ -121,6 +124,7 @@ def recorded(client: MlflowClient, name: str) -> Scored:
     rows = [dict(zip(document["columns"], row, strict=True)) for row in document["data"]]
     return Scored(
         name=name,
+        data=run.data.tags[DATA],
         table=tuple(_image(row) for row in rows),
         files=tuple(FileHashes(row["truth"], row["prediction"]) for row in rows),
     )
