@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,12 @@ class Splits(Strict):
     fraction: float
     seed: int
     holdout: tuple[str, ...]
+
+
+def splits_file(manifest: Manifest, home: Path) -> Path:
+    """Return the file that keeps the hold-out of a data set, which all its studies share."""
+    place = hashlib.sha256(manifest.source.encode()).hexdigest()[:8]
+    return home / "splits" / f"{manifest.name}-{place}.yaml"
 
 
 def split_holdout(manifest: Manifest, fraction: float, seed: int, file: Path) -> tuple[Manifest, Manifest]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from microseg.data.audit import audit, session_regex
+from microseg.data.arrays import image_array
+from microseg.data.audit import audit, looks, session_regex
 from microseg.data.images import write_image
 from microseg.folds import Fold, make_folds
 
@@ -16,11 +17,11 @@ def folder(tmp_path, write_pairs):
 
 @pytest.fixture
 def findings(tmp_path, opened):
-    """Return a function that audits a folder and gives (level, text) pairs."""
+    """Return a function that audits a folder and gives (level, line) pairs."""
 
     def run(source, folds=(), tile=None, **options):
         found = audit(opened(source, **options), tmp_path / "cache", folds, tile)
-        return [(finding.level, finding.text) for finding in found]
+        return [(finding.level, finding.line) for finding in found]
 
     return run
 
@@ -72,7 +73,7 @@ def test_a_group_on_both_sides_of_the_test_split(folder, findings):
 
 def test_a_copied_mask(folder, findings):
     shutil.copy(folder / "masks" / "w.png", folder / "masks" / "z.png")
-    assert having(findings(folder), "the same mask for 2 different images; was one copied? (w, z)") == [
+    assert having(findings(folder), "the same mask for 2 different images (w, z); was one copied?") == [
         "warn"
     ]
 
@@ -134,9 +135,77 @@ def test_a_given_split_that_mixes_sessions_is_flagged_with_a_regex_that_works(re
     folder = real_data("afm_astrocyte")
     found = findings(folder, split_column="split_in_repo")
     (line,) = [text for level, text in found if level == "warn"]
-    assert "the given split divides 6 of the 12 sessions" in line
+    assert "the given split divides 6 of the 11 sessions" in line
     pattern = line.partition("--group-regex '")[2].partition("'")[0]
     grouped = findings(folder, group_regex=pattern)
     assert not having(grouped, "sessions")
     manifest = opened(folder, group_regex=pattern, split_column="split_in_repo")
     assert len(make_folds(manifest, 5, 0)) == 5
+
+
+def test_copies_that_no_fold_divides_are_worth_a_note_only(folder, findings):
+    copy(folder, "w", "x")
+    fold = Fold(index=0, train=("w", "x"), valid=("y", "z"))
+    assert having(findings(folder, [fold]), "but on one side of every fold") == ["note"]
+
+
+def test_several_copies_on_the_same_sides_are_one_finding(folder, findings):
+    copy(folder, "w", "x")
+    copy(folder, "y", "z")
+    assert having(findings(folder), "4 images are copies of 2, in different groups (w, x, y, ...)") == [
+        "warn"
+    ]
+
+
+def test_the_published_split_of_the_afm_images_mixes_11_sessions(real_data, findings, opened):
+    """Grouped folds are proposed as they would be made: groups, and images in brackets."""
+    folder = real_data("afm_astrocyte")
+    (line,) = [line for level, line in findings(folder, split_column="split_in_repo") if "sessions" in line]
+    advice = line.partition("; ")[2]
+    assert advice.startswith("if so, state --group-regex '^(.+)_\\d+(?=_|$)': 5 folds then validate on ")
+    sizes = [
+        pair.split(" (") for pair in advice.partition("validate on ")[2].split(" groups")[0].split("), ")
+    ]
+    groups, images = (sum(int(size[index].strip(")")) for size in sizes) for index in (0, 1))
+    assert (groups, images) == (11, 60)  # the 8 images of the test split stay outside
+
+
+def test_groups_in_a_column_that_nobody_stated(folder, findings):
+    (folder / "manifest.csv").write_text("file,Patient\nw,1\nx,1\ny,2\nz,2\n")
+    assert having(findings(folder), "state --group-column 'Patient'") == ["warn"]
+    assert not having(findings(folder, group_column="Patient"), "group-column")
+
+
+@pytest.mark.parametrize("column", ["kind", "patient_name"])
+def test_columns_that_are_no_groups(folder, findings, column):
+    """Another word, or a value of its own for every image."""
+    values = "aabb" if column == "kind" else "abcd"
+    rows = "".join(f"{name},{value}\n" for name, value in zip("wxyz", values, strict=True))
+    (folder / "manifest.csv").write_text(f"file,{column}\n{rows}")
+    assert not having(findings(folder), "group-column")
+
+
+def test_one_look_at_each_image(folder, opened, tmp_path, monkeypatch):
+    """The pixels are mapped once, whatever the number of checks."""
+    read = []
+    monkeypatch.setattr(
+        looks, "image_array", lambda item, *given: read.append(item.name) or image_array(item, *given)
+    )
+    audit(opened(folder), tmp_path / "cache", (), 8)
+    assert sorted(read) == ["w", "x", "y", "z"]
+
+
+def test_every_finding_has_a_stable_name_and_the_gravest_comes_first(folder, opened, tmp_path):
+    copy(folder, "w", "x")
+    facts(folder, "w,g,train\nx,h,test\ny,i,train\nz,j,test\n")
+    found = audit(opened(folder), tmp_path / "cache", (), 20)
+    assert [finding.check for finding in found][:1] == ["same_image"]
+    assert {finding.check for finding in found} == {
+        "same_image",
+        "unstated_groups",
+        "class_balance",
+        "image_size",
+    }
+    assert [finding.level for finding in found] == sorted(
+        (finding.level for finding in found), key=("refuse", "warn", "note").index
+    )

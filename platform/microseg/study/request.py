@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from microseg import folds
 from microseg.config import SearchConfig, Strict, did_you_mean, parse
 from microseg.data.audit import Finding
 from microseg.data.files import replacing
@@ -73,9 +73,8 @@ def folder(name: str) -> Path:
 
 
 def splits_file(manifest: Manifest) -> Path:
-    """Return the file that keeps the hold-out of a data set, which all its studies share."""
-    place = hashlib.sha256(manifest.source.encode()).hexdigest()[:8]
-    return home() / "splits" / f"{manifest.name}-{place}.yaml"
+    """Return the file that keeps the hold-out of a data set, which all its studies here share."""
+    return folds.splits_file(manifest, home())
 
 
 def state_file(name: str) -> Path:

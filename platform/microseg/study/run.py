@@ -24,6 +24,7 @@ from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.space import Space
 from microseg.storage import cache
+from microseg.study import auditing
 from microseg.study.candidate import check_candidate
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
@@ -76,7 +77,7 @@ def divide(request: Request, space: Space) -> Prepared:
     else:
         folds = folding.make_folds(development, request.config.folds, seed)
     findings = audit(manifest, cache(), folds, max(space.part("tile"), default=None))
-    refused = [finding.text for finding in findings if finding.level == "refuse"]
+    refused = [finding.line for finding in findings if finding.level == "refuse"]
     if refused:
         raise MicrosegError(f"data audit: {refused[0]}")
     return Prepared(request, space, manifest, development, folds, findings)
@@ -97,9 +98,7 @@ def search(request: Request, console: Console) -> Outcome:
         )
     prepared = prepare(request)
     points = first_points(prepared, console)
-    for finding in prepared.findings:
-        if finding.level == "warn":
-            console.print(f"audit: {finding.text}", soft_wrap=True, highlight=False, markup=False)
+    auditing.tell(prepared.findings, console)
     client = store.connect()
     with ready(request.config) as share, alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared, points)
@@ -172,9 +171,7 @@ def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     client.log_text(run.run_id, request.model_dump_json(indent=1), "request.json")
     client.log_text(run.run_id, prepared.manifest.model_dump_json(indent=1), "manifest.json")
     client.log_dict(run.run_id, {"folds": [fold.model_dump() for fold in prepared.folds]}, "folds.json")
-    client.log_dict(
-        run.run_id, {"findings": [finding.model_dump() for finding in prepared.findings]}, "audit.json"
-    )
+    auditing.record(client, run.run_id, prepared)
     tags = {
         "microseg.mode": config.mode,
         "microseg.folds": str(len(prepared.folds)),
