@@ -187,34 +187,40 @@ def test_the_same_table_is_known_again_and_another_one_refused(place, table):
     assert runs(place.client, first.view.run) == before
 
 
-@pytest.mark.parametrize(  # of 8 calls: in a fold, in a trial, before the rank
-    ("calls", "kill"), [(1, KeyboardInterrupt), (4, RuntimeError), (7, KeyboardInterrupt)]
+@pytest.fixture(scope="module")
+def whole(place):
+    """The study of a table that was imported without an interruption."""
+    (place.folder / "whole.csv").write_text(WIDE)
+    return import_results(ResultsRequest(file=place.folder / "whole.csv", name="0-whole"))
+
+
+@pytest.mark.parametrize(  # of 7 runs: within the first fold, the first trial, the last trial
+    ("runs_done", "kill"), [(0, KeyboardInterrupt), (3, RuntimeError), (6, KeyboardInterrupt)]
 )
 def test_an_interrupted_import_does_not_look_whole_and_is_gone_on_with(
-    place, table, monkeypatch, calls, kill
+    place, table, whole, monkeypatch, runs_done, kill
 ):
-    request = ResultsRequest(file=table(WIDE), name=f"cut-{calls}-{kill.__name__}")
-    left = iter(range(calls))
+    request = ResultsRequest(file=table(WIDE), name=f"0-cut-{runs_done}")
+    left = iter(range(runs_done))
 
-    def log(*arguments):
+    def finish(*arguments):
         if next(left, None) is None:
             raise kill("the power went")
         return original(*arguments)
 
-    original = results._log
-    monkeypatch.setattr(results, "_log", log)
+    original = results._finish
+    monkeypatch.setattr(results, "_finish", finish)
     with pytest.raises(kill):
         import_results(request)
     half = report.find_study(place.client, request.name)
     assert half.data.tags[tree.STATE] == ("interrupted" if kill is KeyboardInterrupt else "failed")
     assert half.info.status != "FINISHED"
-    monkeypatch.setattr(results, "_log", original)
+    monkeypatch.setattr(results, "_finish", original)
     done = import_results(request)
-    whole = import_results(request.model_copy(update={"name": f"{request.name}-whole"}))
-    assert done.known is False
+    assert (done.known, done.view.run.info.run_id) == (False, half.info.run_id)
     assert (
-        runs(place.client, done.view.run)[:-1] == runs(place.client, whole.view.run)[:-1]
-    )  # apart from the name
+        runs(place.client, done.view.run)[1:] == runs(place.client, whole.view.run)[1:]
+    )  # apart from its name
 
 
 def test_the_published_height_configurations_cannot_be_told_apart(place, project):

@@ -14,7 +14,7 @@ from microseg import cli, registry
 from microseg.data.images import read_labels, write_image
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
-from microseg.folds import split_holdout
+from microseg.folds import split_holdout, splits_file
 from microseg.importing.masks import Meaning, match, meaning, open_truth, read_mask
 from microseg.importing.scores import ScoreRequest, compare, rival, score, sentence
 from microseg.registry import ImageScore, Meeting
@@ -155,13 +155,11 @@ def test_masks_of_another_size_are_refused(lab, tmp_path):
 
 
 def test_the_hold_out_is_the_one_that_searches_have_set_aside(lab, tmp_path):
-    from microseg.study.request import splits_file
-
     request = ask(lab, write(tmp_path, TRUTH), "held", part="holdout")
     with pytest.raises(MicrosegError, match=r"no hold-out is known .* --part all"):
         score(request)
     truth = open_truth(lab.data, request.options, lab.folder / "home" / "cache")
-    file = splits_file(truth)
+    file = splits_file(truth, lab.folder / "home")
     assert not file.exists()  # none was drawn
     held = split_holdout(truth, 0.3, 1, file)[1]
     done = score(request)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, RunTag
 from pydantic import Field
 
 from microseg import report
@@ -125,7 +125,7 @@ def _write_whole(
             _write_trial(client, run, request.columns.metric, one, number)
         view = report.view(client, client.get_run(run.run_id))
         for rank, row in enumerate(view.ranked, 1):
-            _log(client, client.get_run(row.run_id), {views.RANK: float(rank)})
+            client.log_metric(row.run_id, views.RANK, rank)
         client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
     except BaseException as error:
         tree.interrupt(client, run)
@@ -163,28 +163,26 @@ def _write_trial(
     former = tree.fold_runs(client, trial)
     for fold, score in one.known.items():
         own = tree.open_fold(client, trial, fold, former)
-        _log(client, own, {f"final/{metric}": score})
-        _end(client, own, "completed", "imported")
+        _finish(client, own, {f"final/{metric}": score}, "completed", "imported")
     scores = list(one.known.values())
     summary = {f"cv/{name}_mean": value for name, value in one.metrics.items()}
     if scores:
         summary |= {f"cv/{metric}_mean": statistics.fmean(scores)}
     if len(scores) > 1:
         summary |= {f"cv/{metric}_std": statistics.stdev(scores)}
-    parent = client.get_run(trial.run_id)
-    _log(client, parent, summary | {"folds_done": float(len(scores))})
+    summary |= {"folds_done": float(len(scores))}
     whole = len(scores) == len(one.scores)
     reason = "all folds" if whole else f"{len(scores)} of {len(one.scores)} folds are in the table"
-    _end(client, parent, "completed" if whole else "interrupted", reason)
+    _finish(client, client.get_run(trial.run_id), summary, "completed" if whole else "interrupted", reason)
 
 
-def _log(client: MlflowClient, run: Run, metrics: Mapping[str, float]) -> None:
-    """Log metrics at the time of the run's start: written again they are the same points, not new ones."""
+def _finish(client: MlflowClient, run: Run, metrics: Mapping[str, float], state: str, reason: str) -> None:
+    """Write all that is known of a run and end it, at the time it started.
+
+    How long a training took, the table does not say; and metrics of that time that are written again are the
+    same points, not new ones.
+    """
     points = [Metric(name, value, run.info.start_time, 0) for name, value in metrics.items()]
-    client.log_batch(run.info.run_id, metrics=points)
-
-
-def _end(client: MlflowClient, run: Run, state: str, reason: str) -> None:
-    """End a run at the time it started: how long the training took, the table does not say."""
-    tree.set_tags(client, run.info.run_id, {tree.STATE: state, tree.REASON: reason})
+    tags = [RunTag(tree.STATE, state), RunTag(tree.REASON, reason)]
+    client.log_batch(run.info.run_id, metrics=points, tags=tags)
     client.set_terminated(run.info.run_id, tree.STATUS[state], end_time=run.info.start_time)

@@ -22,7 +22,7 @@ from microseg.importing.hold_out_scores import MODELS, of_version
 from microseg.importing.masks import Meaning, match, meaning, open_truth, read_mask
 from microseg.metrics import better
 from microseg.scoring import Difference, ImageScores, difference, score_objects, score_pixels
-from microseg.storage import cache
+from microseg.storage import cache, home
 from microseg.tracking import store
 from microseg.tracking.scores import FileHashes, Scored, record, recorded
 
@@ -82,9 +82,7 @@ def _part(truth: Manifest, part: str) -> Sequence[Item]:
     """Return the images that count; the hold-out is the one there is, none is drawn for a comparison."""
     if part == "all":
         return truth.items
-    from microseg.study.request import splits_file  # Ray and Keras come with it, and take seconds
-
-    file = splits_file(truth)
+    file = folds.splits_file(truth, home())
     known = file.is_file() or any(item.split == "test" for item in truth.items)
     held = folds.split_holdout(truth, 1.0, 0, file)[1].items if known else ()
     if not held:
