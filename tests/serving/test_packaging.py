@@ -35,6 +35,10 @@ def test_the_candidate_is_registered_and_belongs_to_its_run(registered):
     assert registered.candidate.uri == "models:/cells/1"
     assert version.run_id == registered.run.info.run_id
     assert version.tags["microseg.trial"] == "trial-003"
+    assert version.tags["microseg.candidate"] == "ensemble"
+    assert version.description == (
+        "Of study demo, trial-003: the networks of all folds, whose probabilities are averaged."
+    )
     run = registered.client.get_run(registered.run.info.run_id)
     assert run.info.status == "RUNNING"  # logging a model neither ends nor restarts somebody's run
     assert len(run.outputs.model_outputs) == 1

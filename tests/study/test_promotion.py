@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
-from microseg import registry
+from microseg import cli, registry
 from microseg import study as studies
 from microseg.config import SearchConfig, TrialConfig
 from microseg.data.images import read_image, read_labels, write_image
@@ -116,16 +117,12 @@ def client(tmp_path_factory):
     mlflow.set_tracking_uri(None)  # as if it had never been set
 
 
-def prepare(name, data, holdout=0.6):
-    config = SearchConfig(space=TRIAL, trials=1, asha=None, folds=2, holdout=holdout)
+def study(client, name, data, holdout=0.6, metric="val/dice"):
+    """Write what a study leaves of its images; return its run."""
+    config = SearchConfig(space=TRIAL, trials=1, asha=None, folds=2, holdout=holdout, metric=metric)
     options = DataOptions(group_regex=r"^(g\d+)_", mask_kind="binary")
     request = studies.Request(name=name, data=data, options=options, config=config)
-    return studies.divide(request, parse_space(config.space, "test"))
-
-
-def study(client, name, data, holdout=0.6):
-    """Write what a study leaves of its images; return its run."""
-    prepared = prepare(name, data, holdout)
+    prepared = studies.divide(request, parse_space(config.space, "test"))
     run_id = client.create_run("0", run_name=name).info.run_id
     client.log_text(run_id, prepared.request.model_dump_json(), "request.json")
     client.log_text(run_id, prepared.manifest.model_dump_json(), "manifest.json")
@@ -171,12 +168,10 @@ def test_first_against_otsu_then_against_the_champion_and_all_is_recorded(desk):
 
 
 def test_what_is_judged_is_what_is_served(desk, monkeypatch, tmp_path):
-    """A real network, registered by a real study: the score is the Dice of the mask that it answers."""
+    """A real network, registered: the score is the Dice of the mask that the model answers."""
     monkeypatch.setattr(promotion, "load_segmenter", load_segmenter)
     member = network(tmp_path / "fold.keras", FINE)
-    with studies.study_run(desk.client, "real") as run:
-        studies.describe(desk.client, run, prepare("real", desk.data))
-        version = log_candidate(card(name=desk.name, classes=("cell",)), [member], run.run_id).version
+    version = log_candidate(card(name=desk.name, classes=("cell",)), [member], desk.run_id).version
     use = desk.promote(version).use
     segmenter = load_segmenter(f"models:/{desk.name}/{version}")
     document = json.loads((decision_files(desk, version) / f"decision-{use}.json").read_text())
@@ -252,9 +247,7 @@ class Killed(BaseException):
     """As a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize(
-    ("step", "paid"), [("count_use", 1), ("decide", 2), ("page", 2), ("record", 2), ("promote", 1)]
-)
+@pytest.mark.parametrize(("step", "paid"), [("count_use", 1), ("decide", 2), ("record", 2), ("promote", 1)])
 def test_a_kill_at_any_step_leaves_a_use_or_a_decision_but_no_free_look(
     desk, monkeypatch, tmp_path, step, paid
 ):
@@ -346,3 +339,44 @@ def test_two_clients_at_once_never_both_have_the_lower_number(desk, monkeypatch,
     assert numbers == [2, 2]
     assert registry.count_use(desk.client, "f" * 64, "later", tmp_path / "a") == 3
     assert registry.count_use(desk.client, "e" * 64, "another hold-out", tmp_path / "a") == 1
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Call the command line in this process; return exit code and output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["microseg", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), "".join(capsys.readouterr())
+
+    return call
+
+
+def test_the_command_says_what_was_decided_and_its_exit_code_whether_it_serves(desk, called):
+    desk.register(FINE)
+    code, said = called("promote", "--model", desk.name, "--version", "1")
+    assert code == 0
+    assert f"{desk.name}: version 1 is better than Otsu's threshold on the hold-out" in said
+    assert f"{desk.name}: version 1 is now champion, the first" in said
+    assert f"artifact decisions/{desk.name}-1/decision-" in said
+    desk.client.set_registered_model_alias(desk.name, "candidate", str(desk.register(COARSE)))
+    code, said = called("promote", "--model", desk.name)
+    assert code == 1
+    assert "version 2 is not shown to be better than version 1; version 1 stays champion" in said
+    code, said = called("promote", "--model", desk.name, "--force", "--why", "the camera is another")
+    assert (code, desk.champion) == (0, 2)
+    assert "version 2 is now champion, before it was version 1" in said
+    code, said = called("promote", "--model", desk.name, "--force", "--why", "again")
+    assert code == 0 and "version 2 is champion already" in said
+    assert desk.tags(2)["microseg.why"] == "the camera is another"
+
+
+@pytest.mark.parametrize(
+    ("metric", "compared"), [("val/iou", "iou"), ("val/pq", "dice"), ("val/dice", "dice")]
+)
+def test_the_metric_of_the_study_is_compared_where_it_has_a_value_per_image(desk, tmp_path, metric, compared):
+    data = write_images(tmp_path, 5)
+    asked = study(desk.client, metric, data, metric=metric)
+    assert desk.promote(desk.register(FINE, run_id=asked)).metric == compared

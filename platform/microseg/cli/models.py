@@ -41,10 +41,10 @@ def promote(
         raise MicrosegError('--force and --why go together: --force --why "the reason, in a sentence"')
     client = store.connect()
     chosen = registry.challenger(model, _whole(version))
-    if force:
-        _moved(registry.force(client, model, chosen, why))
-    elif registry.champion(model) == chosen:
+    if registry.champion(model) == chosen:
         _moved(registry.promote(model, chosen))
+    elif force:
+        _moved(registry.force(client, model, chosen, why))
     else:
         _met(client, model, chosen, least, source(data).resolve() if data else None)
     say(f"serve  mlflow models serve -m models:/{model}@champion --env-manager local")

@@ -21,6 +21,7 @@ from microseg.data.files import content_hash
 from microseg.data.manifest import Item
 
 EXPERIMENT = "microseg.hold-outs"
+_NOTE = {"mlflow.note.content": "Its tags count how often each hold-out was used: one tag, one use."}
 _DIGITS = 16  # of a digest, in the names of tags and files
 
 
@@ -65,7 +66,7 @@ def _experiment(client: MlflowClient) -> Experiment:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client.get_experiment(client.create_experiment(EXPERIMENT))
+            return client.get_experiment(client.create_experiment(EXPERIMENT, tags=_NOTE))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
