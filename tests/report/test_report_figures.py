@@ -42,7 +42,9 @@ def test_a_slice_has_numbers_in_order_and_names_as_they_are(drawn, row, board):
 def test_a_cost_that_was_measured_is_shown_also_where_it_was_not_searched(drawn, row, board):
     rows = [row(r, str(r), (1 - r / 10,) * 3, costs={"inference_seconds": 0.1 / r}) for r in (1, 2)]
     (axes,) = figures.pareto(board(*rows)).axes
-    assert axes.get_xlabel() == "seconds to predict a megapixel"
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("seconds to predict a megapixel", "linear")
+    large = row(3, "3", (0.4,) * 3, costs={"inference_seconds": 2.0})
+    assert figures.pareto(board(*rows, large)).axes[0].get_xscale() == "log"
     assert figures.pareto(board(*rows[:1])) == figures.pareto(board(row(1, "one", (0.5,) * 3))) == ""
 
 

@@ -18,6 +18,10 @@ def test_the_summary_tells_the_states_apart_and_names_the_faults(client, filled)
     assert second == "17 of 24 fold trainings of full cross-validation, 29 % saved"
 
 
+def test_where_every_fold_was_trained_nothing_was_saved(row, board):
+    assert summary(board(row(1, "one", (0.9, 0.8, 0.7)))) == "1 trial: 1 with all folds"
+
+
 def test_many_faults_are_not_all_named(row, board):
     rows = [row(None, f"trial-{number:03d}", state="failed") for number in range(5)]
     assert summary(board(*rows)) == "5 trials: 5 failed (trial-000, trial-001, trial-002, ...)"
@@ -63,12 +67,11 @@ BEST, NEAR, FAR = (0.80, 0.85, 0.81), (0.79, 0.86, 0.80), (0.40, 0.45, 0.42)
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ({"near": NEAR}, "None of 1 rival of best differs from it at 0.05 after Holm's correction over 1 comparison: "
-         "near cannot be told apart from best on this data."),
+        ({"near": NEAR}, "near cannot be told apart from best on this data (p 0.78)."),
         ({"near": NEAR, "far": FAR}, "1 of 2 rivals of best differs from it at 0.05 after Holm's correction over "
          "2 comparisons: near cannot be told apart from best on this data."),
         ({"far": FAR, "away": FAR}, "far and away differ from best at 0.05 after Holm's correction over 2 comparisons."),
-        ({"far": FAR}, "far differs from best at 0.05 after Holm's correction over 1 comparison."),
+        ({"far": FAR}, "far differs from best at 0.05 (p < 0.001)."),
         ({"far": FAR, "away": FAR, "near": NEAR}, "2 of 3 rivals of best differ from it at 0.05 after Holm's correction "
          "over 3 comparisons: near cannot be told apart from best on this data."),
     ],

@@ -15,7 +15,7 @@ from microseg.report.leaderboard import Row, StudyView
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito: told apart by colour-blind readers
 COST_AXES = {"parameters": "parameters of the network", "inference_seconds": "seconds to predict a megapixel"}
-WIDE = 10  # times that a parameter's largest value is its smallest, from which on its axis is logarithmic
+WIDE = 10  # times that the largest value is the smallest, from which on an axis is logarithmic
 MOST_SLICES = 6
 
 
@@ -55,7 +55,8 @@ def pareto(study: StudyView) -> str:
     )
     for cost, mean, name in members:
         axes.annotate(name, (cost, mean), (5, -11), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log" if study.price == "parameters" else "linear")
+    if _wide(costs):
+        axes.set_xscale("log")
     axes.set_xlabel(COST_AXES[study.price])
     axes.set_ylabel(study.metric)
     axes.margins(x=0.12, y=0.12)
@@ -110,10 +111,14 @@ def _slice(axes: Any, path: str, rows: Sequence[Row]) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
         return
     axes.plot(numbers, means, "o", color=BLUE, alpha=0.6)
-    if min(numbers) > 0 and max(numbers) >= WIDE * min(numbers):
+    if _wide(numbers):
         axes.set_xscale("log")
     else:
         axes.locator_params(axis="x", nbins=4)
+
+
+def _wide(numbers: Sequence[float]) -> bool:
+    return min(numbers) > 0 and max(numbers) >= WIDE * min(numbers)
 
 
 def _short(name: str) -> str:

@@ -16,8 +16,8 @@ from microseg.report.pictures import pictures
 from microseg.report.replicates import repeats
 
 ROWS = 200  # a browser lays out a longer table slowly, and nobody reads it; the CSV has all
-RIVALS = 30  # beside the best, with p: likewise
-COLUMNS = 5  # parameters that are columns of their own; more are told in one
+LEADERS = 20  # rows of the leaderboard that are open, and rivals of the best that are listed
+COLUMNS = 5  # parameters that are columns; of more, those of the best trials are told in words
 COST_HEADINGS = {
     "seconds": "CPU wall seconds",
     "peak_memory_mib": "memory, MiB",
@@ -45,7 +45,10 @@ def page(client: MlflowClient, study: StudyView, importance: Mapping[str, float]
     names = ("rounded", "number", "cost", "probability", "difference")
     environment.filters |= {name: getattr(formats, name) for name in names}
     environment.filters |= {"measured": sentences.measured, "state": sentences.state, "shade": _shade}
-    environment.filters |= {"settings": lambda row: tables.settings(row, study.varied)}
+    environment.filters |= {
+        "settings": lambda row: tables.settings(row, study.varied),
+        "unlike": lambda row, other: tables.unlike(row, other, study.varied),
+    }
     return environment.get_template("report.html").render(
         study=study,
         **_leaderboard(study),
@@ -70,6 +73,7 @@ def _leaderboard(study: StudyView) -> dict[str, Any]:
     return {
         "shown": shown,
         "ranked": [(row, interval(row, study)) for row in ranked],
+        "leaders": LEADERS,
         "others": [row for row in shown if row.rank is None],
         "columns": list(zip(columns, formats.headings(columns), strict=True)),
         "costs": [(cost, units[cost]) for cost in COSTS if any(cost in row.costs for row in ranked)],
@@ -81,8 +85,8 @@ def _comparisons(study: StudyView) -> dict[str, Any]:
     return {
         "verdict": sentences.verdict(study),
         "resolution": sentences.resolution(study),
-        "rivals": found[:RIVALS],
-        "more_rivals": len(found) - len(found[:RIVALS]),
+        "rivals": found[:LEADERS],
+        "more_rivals": len(found) - len(found[:LEADERS]),
         "matrix": matrix(study),
         "level": LEVEL,
     }

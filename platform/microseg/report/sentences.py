@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from microseg.report.comparisons import LEVEL, Rival, rivals
-from microseg.report.formats import listed
+from microseg.report.formats import listed, probability
 from microseg.report.leaderboard import Row, StudyView
 from microseg.report.replicates import repeats, resolvable
 
@@ -73,11 +73,11 @@ def _saving(study: StudyView) -> str:
     """Compare the fold trainings with full cross-validation of the trials that were decided by their scores.
 
     One that was begun counts as a whole, also where ASHA cut it short. Trials with a fault count on neither
-    side: full cross-validation would have met the same fault.
+    side: full cross-validation would have met the same fault. Empty where nothing was saved.
     """
     rows = [row for row in study.rows if row.state in DECIDED]
     used, full = sum(len(row.fold_runs) for row in rows), len(rows) * study.folds
-    if not full:
+    if used >= full:
         return ""
     return f"{used} of {full} fold trainings of full cross-validation, {100 * (1 - used / full):.0f} % saved"
 
@@ -101,18 +101,26 @@ def verdict(study: StudyView) -> str:
     found = rivals(study)
     if not found:
         return ""
+    if len(found) == 1:
+        return _alone(found[0], study.ranked[0].name)
     best, alike = study.ranked[0].name, [rival.row.name for rival in found if not rival.differs]
     if not alike:
-        names = listed([rival.row.name for rival in found])
-        return f"{names} {'differs' if len(found) == 1 else 'differ'} from {best} {_after(found)}."
+        return f"{listed([rival.row.name for rival in found])} differ from {best} {_after(found)}."
     differ = len(found) - len(alike)
-    count = f"{differ or 'None'} of {_many(len(found), 'rival')} of {best}"
+    count = f"{differ or 'None'} of {len(found)} rivals of {best}"
     text = f"{count} {'differ' if differ > 1 else 'differs'} from it {_after(found)}"
     return f"{text}: {listed(alike)} cannot be told apart from {best} on this data."
 
 
+def _alone(rival: Rival, best: str) -> str:
+    p = probability(rival.behind.p)
+    if rival.differs:
+        return f"{rival.row.name} differs from {best} at {LEVEL:g} (p {p})."
+    return f"{rival.row.name} cannot be told apart from {best} on this data (p {p})."
+
+
 def _after(found: Sequence[Rival]) -> str:
-    return f"at {LEVEL:g} after Holm's correction over {_many(len(found), 'comparison')}"
+    return f"at {LEVEL:g} after Holm's correction over {len(found)} comparisons"
 
 
 def resolution(study: StudyView) -> str:

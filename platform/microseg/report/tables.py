@@ -94,6 +94,11 @@ def settings(row: Row, names: Sequence[str]) -> str:
     return ", ".join(f"{name} {rounded(value)}" for name, value in pairs if value)
 
 
+def unlike(row: Row, other: Row, names: Sequence[str]) -> str:
+    """Return those of the named parameters of a trial in which it differs from another one."""
+    return settings(row, [name for name in names if row.params.get(name) != other.params.get(name)])
+
+
 def _cost_columns(study: StudyView) -> tuple[str, ...]:
     return (COST_UNITS[study.against], "front") if study.against else ()
 
