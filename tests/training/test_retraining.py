@@ -11,6 +11,7 @@ from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.training import TrainingData, retrain, retraining, train_fold
+from microseg.training.network import Networks
 
 NAMES = ("a0", "a1", "a2", "a3")
 FOLD = Fold(index=1, train=NAMES[:3], valid=NAMES[3:])
@@ -42,6 +43,7 @@ def weights(file):
     return keras.saving.load_model(file, compile=False).get_weights()
 
 
+@pytest.mark.slow
 def test_on_the_images_of_a_fold_it_is_the_network_of_that_fold(data, tmp_path):
     """Only what validation decides is left out: images, order, learning rates and seeds are the same."""
     result = train_fold(config(), data, FOLD, tmp_path, lambda progress: None)
@@ -72,11 +74,34 @@ def test_exactly_this_training_is_not_repeated(data, tmp_path, monkeypatch):
     assert trained == [3, 4, 4, 4] and len(set(files)) == 4
 
 
-def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        retraining, "build_loss", lambda *_: lambda truth, predicted: keras.ops.mean(predicted) * np.nan
+@pytest.fixture
+def dot(monkeypatch):
+    """Train one pixel's weight in place of a network, which is compiled in no time; return its loss, to be set."""
+    loss = {"factor": 1.0}
+
+    def networks(*_):
+        inputs = keras.Input((None, None, 1))
+        model = keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs))
+        model.compile("sgd", lambda truth, predicted: keras.ops.mean(predicted) * loss["factor"])
+        return Networks(model, model)
+
+    monkeypatch.setattr(retraining, "build_networks", networks)
+    return loss
+
+
+def test_the_network_can_be_loaded_and_nothing_else_is_left(data, dot, tmp_path):
+    file = retrain(config(), data, Fold(index=2, train=NAMES, valid=()), 2, tmp_path)
+    assert keras.saving.load_model(file, safe_mode=True)(np.zeros((1, 8, 8, 1), np.float32)).shape == (
+        1,
+        8,
+        8,
+        1,
     )
-    everything = Fold(index=2, train=NAMES, valid=())
-    with pytest.raises(MicrosegError, match=r"on all 4 images diverged in 1 epochs.*candidate: ensemble"):
-        retrain(config(), data, everything, 1, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, dot, tmp_path):
+    dot["factor"] = np.nan
+    with pytest.raises(MicrosegError, match=r"on all 4 images diverged in 2 epochs.*candidate: ensemble"):
+        retrain(config(), data, Fold(index=2, train=NAMES, valid=()), 2, tmp_path)
     assert not list(tmp_path.rglob("*.keras"))
