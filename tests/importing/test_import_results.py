@@ -93,8 +93,25 @@ def test_a_row_per_fold_says_the_same_as_a_row_per_configuration(table):
     [
         ("fold_2\tfold_1\tid\n0.2\t0.1\t7\n", {}, ["id-7"], (0.1, 0.2)),  # a mere number says little
         ("split1_test_score,split0_test_score\n2,1\n3,4\n", {}, ["row-1", "row-2"], (1, 2)),  # scikit-learn's
-        ("x,y,net\n0.2,0.1,unet\n", {"fold_columns": ("y", "x"), "id_column": "net"}, ["unet"], (0.1, 0.2)),
-        (",fold1,fold2\n0,0.1,0.2\n", {"id_column": "index"}, ["index-0"], (0.1, 0.2)),  # as pandas writes it
+        (
+            "x,y,net\n0.2,0.1,unet\n",
+            {"fold_columns": ("y", "x"), "id_columns": ("net",)},
+            ["unet"],
+            (0.1, 0.2),
+        ),
+        (
+            ",fold1,fold2\n0,0.1,0.2\n",
+            {"id_columns": ("index",)},
+            ["index-0"],
+            (0.1, 0.2),
+        ),  # as pandas writes it
+        (
+            "net,depth,fold1\nunet,5,0.1\nunet,4,0.2\n",
+            {"id_columns": ("net", "depth")},
+            ["unet 5", "unet 4"],
+            (0.1,),
+        ),
+        ("n,d,fold,score\nx,5,1,0.1\nx,4,1,0.2\n", {"id_columns": ("n", "d")}, ["x 5", "x 4"], (0.1,)),
         ("id,a,fold1\n1,x,0.1\n2,y,0.2\n", {"where": ("a=y",)}, ["id-2"], (0.2,)),
         ("id,fold,score\n1,2,0.2\n1,10,0.3\n1,1,0.1\n", {}, ["id-1"], (0.1, 0.2, 0.3)),
     ],
@@ -103,6 +120,12 @@ def test_which_columns_are_meant(table, text, columns, names, scores):
     found = read_results(table(text), Columns(**columns)).configurations
     assert [one.name for one in found] == names
     assert found[0].scores == scores
+
+
+def test_several_columns_that_make_a_name_stay_parameters(table):
+    columns = Columns(id_columns=("net", "depth"))
+    (one,) = read_results(table("net,depth,fold1\nunet,5,0.1\n"), columns).configurations
+    assert (one.name, one.params) == ("unet 5", {"net": "unet", "depth": "5"})
 
 
 def test_what_a_reader_would_not_expect_is_noted_and_column_names_fit_the_store(table):
@@ -126,7 +149,7 @@ def test_what_a_reader_would_not_expect_is_noted_and_column_names_fit_the_store(
         ("id,fold1\n1\n", {}, "line 2 does not have the header's 2 columns"),
         ("id,fold1\n1,0.1\n", {"fold_columns": ("fold_1",)}, "no column 'fold_1'; did you mean 'fold1'"),
         ("id,fold1\n1,0.1\n", {"metric_columns": ("auc",)}, "no column 'auc'; allowed: fold1, id"),
-        ("id,fold1\n1,0.1\n", {"id_column": "name"}, "no column 'name'"),
+        ("id,fold1\n1,0.1\n", {"id_columns": ("name",)}, "no column 'name'"),
         ("id,fold1\n1,0.1\n", {"where": ("id",)}, "--where 'id': give COLUMN=VALUE"),
         ("id,fold1\n1,0.1\n", {"where": ("ids=1",)}, "--where 'ids=1': .* did you mean 'id'"),
         ("id,fold1\nx,0.1\n", {"where": ("id=y",)}, "--where 'id=y': no row has it"),
@@ -187,6 +210,14 @@ def test_the_same_table_is_known_again_and_another_one_refused(place, table):
     assert runs(place.client, first.view.run) == before
 
 
+def test_under_mlflow_run_its_run_is_the_study(place, table, monkeypatch):
+    given = place.client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    done = import_results(ResultsRequest(file=table("id,fold1\na,0.5\n"), name="project"))
+    assert (done.view.run.info.run_id, done.view.run.info.run_name) == (given, "project")
+    assert "MLFLOW_RUN_ID" not in os.environ
+
+
 @pytest.fixture(scope="module")
 def whole(place):
     """The study of a table that was imported without an interruption."""
@@ -229,17 +260,25 @@ def test_the_published_height_configurations_cannot_be_told_apart(place, project
     request = ResultsRequest(
         file=shared / "reference" / "afm_cv_results.csv",
         name="afm",
-        columns=Columns(where=("input=height",), metric_columns=("roc_auc",)),
+        columns=Columns(
+            where=("input=height",), metric_columns=("roc_auc",), id_columns=("architecture", "depth", "loss")
+        ),
     )
     view = import_results(request).view
     assert (len(view.ranked), view.folds, view.ranked[0].params["architecture"]) == (11, 5, "VGG19")
     trial = place.client.get_run(view.ranked[0].run_id)
     assert {"cv/roc_auc_mean", "cv/dice_mean", "cv/dice_std"} <= set(trial.data.metrics)
     found = against([row.scores for row in view.ranked], 0, 1 / (view.folds - 1))
-    p = {row.name: one.p for row, one in zip(view.ranked[1:], found, strict=True)}
-    shown = {name: float(f"{p[name]:.2g}") for name in ("id-13", "id-12", "id-11", "id-2", "id-7")}
-    assert shown == {"id-13": 0.69, "id-12": 0.16, "id-11": 0.18, "id-2": 0.041, "id-7": 0.014}
-    assert holm(list(p.values())).min() > 0.05
+    p = {row.name: float(f"{one.p:.2g}") for row, one in zip(view.ranked[1:], found, strict=True)}
+    stated = {
+        "VGG16 5 dice_loss": 0.69,
+        "Xception 5 dice_loss": 0.16,
+        "U-net 5 log cosh dice": 0.18,
+        "U-net 5 dice_loss": 0.041,
+        "U-net 2 dice_loss": 0.014,
+    }
+    assert {name: p[name] for name in stated} == stated
+    assert holm([one.p for one in found]).min() > 0.05
 
 
 @pytest.fixture

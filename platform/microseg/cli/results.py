@@ -21,7 +21,9 @@ def import_results(
     fold_columns: Annotated[
         str, typer.Option(help="Columns of the fold scores, with commas; by default fold1, fold2, ...")
     ] = "",
-    id_column: Annotated[str, typer.Option(help="Column that names the configurations.")] = "",
+    id_column: Annotated[
+        str, typer.Option(help="Column that names the configurations; several, with commas, together do.")
+    ] = "",
     metric_columns: Annotated[
         str, typer.Option(help="Columns of further metrics, with commas; the rest are parameters.")
     ] = "",
@@ -42,7 +44,7 @@ def import_results(
     columns = {
         "metric": metric.removeprefix("val/"),
         "fold_columns": _listed(fold_columns),
-        "id_column": id_column,
+        "id_columns": _listed(id_column),
         "metric_columns": _listed(metric_columns),
         "where": tuple(where or ()),
     }

@@ -22,13 +22,14 @@ class Columns(Strict):
 
     ``fold_columns`` hold the scores of one fold each, by default those named ``fold1``, ``fold_2`` ...; a
     table with a row for each fold has columns ``fold`` and ``score`` (or the metric's name) instead.
-    ``id_column`` names the configurations, ``metric_columns`` are further metrics; every other column is a
-    parameter. ``where`` takes the rows that have these values: ``input=height``.
+    ``id_columns`` name the configurations: one that holds nothing but names, or several parameters that
+    differ together. ``metric_columns`` are further metrics; every other column is a parameter. ``where``
+    takes the rows that have these values: ``input=height``.
     """
 
     metric: str = "dice"
     fold_columns: tuple[str, ...] = ()
-    id_column: str = ""
+    id_columns: tuple[str, ...] = ()
     metric_columns: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
 
@@ -63,9 +64,9 @@ def fold_columns(header: Iterable[str], columns: Columns) -> list[str]:
     return sorted(numbers, key=lambda name: numbers[name])
 
 
-def identity_column(header: Iterable[str], columns: Columns) -> str:
-    """Return the column that names the configurations: the stated one, else one named so, else none."""
-    return columns.id_column or next((name for name in _IDS if name in header), "")
+def identity_columns(header: Iterable[str], columns: Columns) -> tuple[str, ...]:
+    """Return the columns that name the configurations: those stated, else one named so, else none."""
+    return columns.id_columns or tuple(name for name in _IDS if name in header)[:1]
 
 
 def number(cell: str, column: str, name: str, file: Path) -> float | None:

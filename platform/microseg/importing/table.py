@@ -10,7 +10,7 @@ from pathlib import Path
 from microseg.config import did_you_mean
 from microseg.data.entries import read_rows
 from microseg.errors import MicrosegError
-from microseg.importing.columns import Cells, Columns, chosen_rows, fold_columns, identity_column, number
+from microseg.importing.columns import Cells, Columns, chosen_rows, fold_columns, identity_columns, number
 from microseg.importing.long_form import one_row_each
 from microseg.metrics import METRICS
 
@@ -59,8 +59,8 @@ def read_results(file: Path, columns: Columns) -> Results:
         occurs twice.
     """
     rows = [{name or "index": cell for name, cell in row.items()} for row in read_rows(file)]
-    for named in (*columns.fold_columns, *columns.metric_columns, columns.id_column):
-        if named and named not in rows[0]:
+    for named in (*columns.fold_columns, *columns.metric_columns, *columns.id_columns):
+        if named not in rows[0]:
             raise MicrosegError(f"{file}: no column '{named}'; {did_you_mean(named, rows[0])}")
     rows = chosen_rows(rows, columns.where, file)
     notes: list[str] = []
@@ -74,9 +74,9 @@ def read_results(file: Path, columns: Columns) -> Results:
 def _configurations(
     rows: Sequence[Cells], folds: Sequence[str], columns: Columns, file: Path
 ) -> tuple[Configuration, ...]:
-    identity = identity_column(rows[0], columns)
+    identity = identity_columns(rows[0], columns)
     names = _names(rows, identity, file)
-    taken = {identity, *folds, *columns.metric_columns}
+    taken = {*folds, *columns.metric_columns, *(identity if len(identity) == 1 else ())}
     parameters = {name: _path(name, file) for name in rows[0] if name not in taken}
     metrics = {name: _path(name, file) for name in columns.metric_columns}
     if len({*parameters.values(), *metrics.values()}) < len(parameters) + len(metrics):
@@ -94,21 +94,23 @@ def _configurations(
     return tuple(found)
 
 
-def _names(rows: Sequence[Cells], identity: str, file: Path) -> list[str]:
-    """Name the configurations by a column, a mere number with the column's name, or by their place."""
+def _names(rows: Sequence[Cells], identity: Sequence[str], file: Path) -> list[str]:
+    """Name the configurations by columns, a mere number with its column's name, or by their place."""
     if not identity:
         return [f"row-{number}" for number in range(1, len(rows) + 1)]
-    names = [f"{identity}-{row[identity]}" if row[identity].isdigit() else row[identity] for row in rows]
+    names = [" ".join(row[column] for column in identity).strip() for row in rows]
+    names = [f"{identity[0]}-{name}" if name.isdigit() else name for name in names]
+    stated = ",".join(identity)
     for name in names:
         if not name or len(name) > _LONGEST or not name.isprintable() or set(name) & set("'\"\\`"):
             raise MicrosegError(
-                f"{file}: {name!r} in column '{identity}' is no name; use 1 to {_LONGEST} letters without "
+                f"{file}: {name!r} in column '{stated}' is no name; use 1 to {_LONGEST} letters without "
                 "quotes, or choose another --id-column"
             )
         if names.count(name) > 1:
             raise MicrosegError(
-                f"{file}: '{name}' occurs {names.count(name)} times in column '{identity}'; name every "
-                "configuration once, choose another --id-column, or take some of the rows by --where"
+                f"{file}: '{name}' occurs {names.count(name)} times in column '{stated}'; name every "
+                "configuration once, give --id-column other columns, or take some rows by --where"
             )
     return names
 
