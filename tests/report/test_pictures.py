@@ -12,30 +12,42 @@ from microseg.report import page, view
 
 @pytest.fixture(scope="module")
 def decided(client, start):
-    """A study with example pictures, and a model that met Otsu's threshold and then a champion."""
+    """A study whose model met Otsu's threshold, and whose second one a champion."""
     study = start("decided", folds=2)
     study.trial("trial-000", "completed", "all folds", (0.8, 0.9), 1)
-    client.create_registered_model("cells")
-    version = client.create_model_version("cells", "somewhere", run_id=study.parent)
-    met = {"name": "cells", "version": 1, "metric": "dice", "images": 40, "level": 0.05}
-    beaten = met | {"champion": None, "estimate": 0.31, "low": 0.2, "groups": 8, "outcome": "promoted"}
-    unclear = met | {"champion": 3, "estimate": -0.01, "low": None, "groups": 4, "outcome": "undecided"}
-    for name, decision, when in (("b", unclear, "2026-02"), ("a", beaten, "2026-01")):
-        text = json.dumps(decision | {"when": when})
-        client.set_model_version_tag("cells", version.version, f"microseg.decision.{name}", text)
-    client.set_model_version_tag("cells", version.version, "microseg.decision", "undecided")
+    met = {"name": "cells", "metric": "dice", "images": 40, "level": 0.025, "use": 1}
+    beaten = {
+        "version": 1,
+        "champion": None,
+        "estimate": 0.31,
+        "low": 0.2,
+        "groups": 8,
+        "outcome": "promoted",
+    }
+    unclear = {
+        "version": 2,
+        "champion": 1,
+        "estimate": -0.01,
+        "low": None,
+        "groups": 4,
+        "outcome": "undecided",
+    }
+    groups = [{"group": name, "challenger": value} for name, value in (("a", 0.9), ("b", 0.8))]
+    for decision, when in ((unclear, "2026-02"), (beaten, "2026-01")):
+        place = f"decisions/cells-{decision['version']}/decision-1"
+        document = {"decision": met | decision | {"when": when}, "groups": groups, "images": []}
+        client.log_dict(study.parent, document, f"{place}.json")
+        client.log_text(study.parent, "<html>", f"{place}.html")
     return study
 
 
 def test_only_the_hold_out_is_called_unbiased(client, decided):
     text = page(client, view(client, decided.read()))
     first = text.index(
-        "Version 1 of model cells against Otsu&#39;s threshold on 40 images of 8 groups that no search has seen: "
-        "+0.3100 in dice, mean over groups, lower bound +0.2000 (one-sided, at 0.05); promoted."
+        "version 1 of model cells has dice 0.8500 on 40 images that no search has seen (mean over 8 groups, use 1 of "
+        "this hold-out), +0.3100 against Otsu&#39;s threshold (lower bound +0.2000, one-sided at 0.025): promoted."
     )
-    second = text.index(
-        "\N{MINUS SIGN}0.0100 in dice, mean over groups; undecided, that cannot be decided with 4 groups."
-    )
+    second = text.index("\N{MINUS SIGN}0.0100 against version 1: cannot be decided with 4 groups.")
     assert first < second
     assert text.count("Hold-out, unbiased:") == 2 and "No hold-out figure exists yet" not in text
 

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from microseg.report.formats import difference
+from microseg.report.fold_sizes import artifact
+from microseg.report.formats import difference, number
 
-DECISION = "microseg.decision."  # tags of a model version that hold a decision of the gate
+DECISIONS = "decisions"  # folder among a study's artifacts, with one of files for each of its versions
 
 
-def decisions(client: MlflowClient, study: Run) -> list[str]:
+def decisions(client: MlflowClient, run_id: str) -> list[str]:
     """Say in words what each decision about a model of this study was, the first one first."""
-    versions = client.search_model_versions(f"run_id = '{study.info.run_id}'")
-    found = [
-        json.loads(text)
-        for version in versions
-        for tag, text in version.tags.items()
-        if tag.startswith(DECISION)
-    ]
-    return [_in_words(decision) for decision in sorted(found, key=lambda decision: decision["when"])]
+    found = sorted(_documents(client, run_id), key=lambda document: document["decision"]["when"])
+    return [_in_words(document["decision"], document["groups"]) for document in found]
 
 
-def _in_words(decision: dict[str, Any]) -> str:
-    champion = decision["champion"]
+def _documents(client: MlflowClient, run_id: str) -> Iterator[dict[str, Any]]:
+    for version in client.list_artifacts(run_id, DECISIONS):
+        for file in client.list_artifacts(run_id, version.path):
+            if file.path.endswith(".json"):
+                yield artifact(client, run_id, file.path)
+
+
+def _in_words(decision: dict[str, Any], groups: list[dict[str, Any]]) -> str:
+    champion, many = decision["champion"], decision["groups"]
     rival = "Otsu's threshold" if champion is None else f"version {champion}"
+    reached = number(fmean(group["challenger"] for group in groups))
     text = (
-        f"Version {decision['version']} of model {decision['name']} against {rival} on {decision['images']} "
-        f"images of {decision['groups']} groups that no search has seen: {difference(decision['estimate'])} "
-        f"in {decision['metric']}, mean over groups"
+        f"version {decision['version']} of model {decision['name']} has {decision['metric']} {reached} on "
+        f"{decision['images']} images that no search has seen (mean over {many} groups, use {decision['use']} of "
+        f"this hold-out), {difference(decision['estimate'])} against {rival}"
     )
     if decision["low"] is None:
-        return f"{text}; {decision['outcome']}, that cannot be decided with {decision['groups']} groups."
-    low = f"lower bound {difference(decision['low'])} (one-sided, at {decision['level']:.3g})"
-    return f"{text}, {low}; {decision['outcome']}."
+        return f"{text}: cannot be decided with {many} groups."
+    low = f"lower bound {difference(decision['low'])}, one-sided at {decision['level']:.3g}"
+    return f"{text} ({low}): {decision['outcome']}."

@@ -56,7 +56,7 @@ def page(client: MlflowClient, study: StudyView, importance: Mapping[str, float]
         **_best(client, study),
         **_charts(client, study, importance or {}),
         summary=sentences.summary(study).splitlines(),
-        decisions=decisions(client, study.run),
+        decisions=decisions(client, study.run.info.run_id),
         repeats=repeats(study),
         repetition=sentences.repetition(study),
         facts=_facts(study),
