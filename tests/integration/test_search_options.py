@@ -66,7 +66,9 @@ def test_both_objectives_reach_optuna_and_the_front_is_shown(desk, study):
     assert [direction.name for direction in stored.directions] == ["MAXIMIZE", "MINIMIZE"]
     costs = {trial.number: trial.values[1] for trial in stored.trials if trial.values}
     rows = {int(row.name.split("-")[1]): row for row in study.rows if row.rank}
-    assert costs.keys() == rows.keys() and all(rows[n].cost == cost for n, cost in costs.items())
+    assert costs.keys() == rows.keys() and all(
+        rows[n].costs["parameters"] == cost for n, cost in costs.items()
+    )
     assert study.front and "parameters" in desk.output
     board = Path(desk.client.download_artifacts(study.run.info.run_id, "leaderboard.csv"))
     marked = {row["trial"] for row in table(board) if row["pareto"] == "True"}
@@ -83,6 +85,14 @@ def test_the_finalists_were_trained_again_with_another_seed(desk, study):
     }
     repeats = Path(desk.client.download_artifacts(study.run.info.run_id, "repeats.csv"))
     assert [row["trial"] for row in table(repeats)] == best
+
+
+def test_the_report_shows_the_best_trial_out_of_fold(desk, study):
+    page = Path(desk.client.download_artifacts(study.run.info.run_id, "report.html")).read_text()
+    best = study.rows[0].name
+    assert f"Worst, median and best images of {best}" in page and "data:image/png;base64," in page
+    assert f"Calibration and threshold of {best}" in page
+    assert "images of a fold validate and" in page  # the test knows the real sizes
 
 
 def test_a_budget_stops_the_study_and_more_hours_go_on(desk):

@@ -30,11 +30,12 @@ def _documents(client: MlflowClient, run_id: str) -> Iterator[dict[str, Any]]:
 def _in_words(decision: dict[str, Any], groups: list[dict[str, Any]]) -> str:
     champion, many = decision["champion"], decision["groups"]
     rival = "Otsu's threshold" if champion is None else f"version {champion}"
+    images, use = decision["images"], decision["use"]
     reached = number(fmean(group["challenger"] for group in groups))
     text = (
         f"version {decision['version']} of model {decision['name']} has {decision['metric']} {reached} on "
-        f"{decision['images']} images that no search has seen (mean over {many} groups, use {decision['use']} of "
-        f"this hold-out), {difference(decision['estimate'])} against {rival}"
+        f"{images} images that no search has seen (mean over {many} groups, use {use} of this hold-out), "
+        f"{difference(decision['estimate'])} against {rival}"
     )
     if decision["low"] is None:
         return f"{text}: cannot be decided with {many} groups."
