@@ -71,9 +71,19 @@ def test_what_was_decided_is_said_in_words(table, champion, said):
 def test_the_words_hold_the_numbers():
     decision = decide(MEETING, scores(0.03), 2)
     text = " ".join(sentences(decision))
-    assert "+0.0300, the mean over 8 groups (24 images)" in text and f"{decision.low:+.4f}" in text
-    assert "use 2 of this hold-out" in text and f"{decision.resolvable:.4f}" in text
+    assert (
+        "Gain in dice +0.0300, the mean over 8 groups (24 images)" in text and f"{decision.low:+.4f}" in text
+    )
+    assert "Use 2 of this hold-out" in text and f"{decision.resolvable:.4f}" in text
     assert "add groups" in " ".join(sentences(decide(MEETING, scores(0.03, groups=2), 1)))
+
+
+def test_the_page_calls_nothing_unbiased_where_nobody_knows_what_was_trained_on():
+    table = scores(0.03)
+    assert "so the figures are unbiased" in page(decide(MEETING, table, 1), table, [])
+    noted = MEETING.model_copy(update={"notes": ("What version 3 was trained on is not known",)})
+    text = page(decide(noted, table, 1), table, [])
+    assert "unbiased" not in text and "What version 3 was trained on is not known." in text
 
 
 @pytest.mark.parametrize("groups", [2, 8, 90])

@@ -294,7 +294,7 @@ def test_a_model_that_was_trained_on_the_hold_out_is_refused(desk, tmp_path):
 
 def test_an_imported_network_is_judged_with_a_note(desk):
     decision = desk.promote(desk.register(FINE, **{"microseg.candidate": "imported"}))
-    assert decision.notes == ("what version 1 was trained on is not known: perhaps these very images",)
+    assert decision.notes == ("What version 1 was trained on is not known: perhaps these very images",)
     assert registry.sentences(decision)[-1] == decision.notes[0]
 
 

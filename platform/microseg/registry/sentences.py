@@ -26,7 +26,7 @@ def _stays(decision: Decision) -> str:
 
 def _numbers(decision: Decision) -> str:
     gain = (
-        f"{decision.metric} {decision.estimate:+.4f}, the mean over {decision.groups} groups "
+        f"Gain in {decision.metric} {decision.estimate:+.4f}, the mean over {decision.groups} groups "
         f"({decision.images} images) of a group's mean paired difference"
     )
     if decision.low is None:
@@ -39,8 +39,8 @@ def _numbers(decision: Decision) -> str:
 
 def _reach(decision: Decision) -> str:
     if decision.resolvable is None:
-        return f"a hold-out decides from {FEWEST_GROUPS} groups on; add groups (specimens, sessions, slides)"
+        return f"A hold-out decides from {FEWEST_GROUPS} groups on; add groups (specimens, sessions, slides)"
     return (
-        f"use {decision.use} of this hold-out; the smallest gain that it could have resolved this time is "
+        f"Use {decision.use} of this hold-out; the smallest gain that it could have resolved this time is "
         f"{decision.resolvable:.4f}"
     )

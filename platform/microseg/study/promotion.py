@@ -107,7 +107,7 @@ def _metric(found: Origin) -> str:
 def _refuse_or_note(version: ModelVersion, found: Origin | None, held: HoldOut) -> str:
     """Refuse a version that was trained on the hold-out; say so of one where nobody knows."""
     if found is None or version.tags.get("microseg.candidate") == "imported":
-        return f"what version {version.version} was trained on is not known: perhaps these very images"
+        return f"What version {version.version} was trained on is not known: perhaps these very images"
     refuse_trained(version, found, held.held)
     return ""
 
