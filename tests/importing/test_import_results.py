@@ -124,7 +124,7 @@ def test_which_columns_are_meant(table, text, columns, names, scores):
 
 def test_several_columns_that_make_a_name_stay_parameters(table):
     columns = Columns(id_columns=("net", "depth"))
-    (one,) = read_results(table("net,depth,fold1\nunet,5,0.1\n"), columns).configurations
+    (one,) = read_results(table("id,net,depth,fold1\n7,unet,5,0.1\n"), columns).configurations
     assert (one.name, one.params) == ("unet 5", {"net": "unet", "depth": "5"})
 
 

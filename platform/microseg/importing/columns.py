@@ -23,8 +23,8 @@ class Columns(Strict):
     ``fold_columns`` hold the scores of one fold each, by default those named ``fold1``, ``fold_2`` ...; a
     table with a row for each fold has columns ``fold`` and ``score`` (or the metric's name) instead.
     ``id_columns`` name the configurations: one that holds nothing but names, or several parameters that
-    differ together. ``metric_columns`` are further metrics; every other column is a parameter. ``where``
-    takes the rows that have these values: ``input=height``.
+    differ together. ``metric_columns`` are further metrics; every other column is a parameter, but
+    for ``id`` and ``index``. ``where`` takes the rows that have these values: ``input=height``.
     """
 
     metric: str = "dice"

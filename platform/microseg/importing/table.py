@@ -15,6 +15,7 @@ from microseg.importing.long_form import one_row_each
 from microseg.metrics import METRICS
 
 _KNOWN_METRICS = frozenset({*METRICS, "roc_auc", "auc", "f1", "boundary_f1", "hausdorff95", "ap50", "miou"})
+_LABELS = ("id", "index")  # number the rows: nothing that was varied
 _LONGEST = 200  # letters of a name: a run's key holds it besides those of the study
 
 
@@ -76,7 +77,7 @@ def _configurations(
 ) -> tuple[Configuration, ...]:
     identity = identity_columns(rows[0], columns)
     names = _names(rows, identity, file)
-    taken = {*folds, *columns.metric_columns, *(identity if len(identity) == 1 else ())}
+    taken = {*_LABELS, *folds, *columns.metric_columns, *(identity if len(identity) == 1 else ())}
     parameters = {name: _path(name, file) for name in rows[0] if name not in taken}
     metrics = {name: _path(name, file) for name in columns.metric_columns}
     if len({*parameters.values(), *metrics.values()}) < len(parameters) + len(metrics):
