@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import numpy as np
@@ -118,8 +119,6 @@ def test_tiny_objects_small_images_and_mixed_types(folder, findings):
     ],
 )
 def test_sessions_in_file_names(names, session):
-    import re
-
     pattern = session_regex(names)
     assert re.search(pattern, names[0]).group(1) == session
 
@@ -131,16 +130,22 @@ def test_no_sessions_in_file_names(names):
     assert session_regex(names) is None
 
 
-def test_a_given_split_that_mixes_sessions_is_flagged_with_a_regex_that_works(real_data, findings, opened):
+def test_the_published_split_of_the_afm_images_mixes_11_sessions(real_data, findings, opened):
+    """It is flagged, with a regex that works and the folds that it makes: groups, and images in brackets."""
     folder = real_data("afm_astrocyte")
     found = findings(folder, split_column="split_in_repo")
-    (line,) = [text for level, text in found if level == "warn"]
+    (line,) = [line for level, line in found if level == "warn"]
     assert "the given split divides 6 of the 11 sessions" in line
     pattern = line.partition("--group-regex '")[2].partition("'")[0]
+    preview = re.findall(r"(\d+) \((\d+)\)", line.partition("5 folds then validate on ")[2])
     grouped = findings(folder, group_regex=pattern)
     assert not having(grouped, "sessions")
     manifest = opened(folder, group_regex=pattern, split_column="split_in_repo")
-    assert len(make_folds(manifest, 5, 0)) == 5
+    groups = {item.name: item.group for item in manifest.items}
+    folds = make_folds(manifest, 5, 0)
+    made = [(str(len({groups[name] for name in fold.valid})), str(len(fold.valid))) for fold in folds]
+    assert preview == made
+    assert sum(int(count) for count, _ in made) == 11  # the 8 images of the test split stay outside
 
 
 def test_copies_that_no_fold_divides_are_worth_a_note_only(folder, findings):
@@ -157,29 +162,16 @@ def test_several_copies_on_the_same_sides_are_one_finding(folder, findings):
     ]
 
 
-def test_the_published_split_of_the_afm_images_mixes_11_sessions(real_data, findings, opened):
-    """Grouped folds are proposed as they would be made: groups, and images in brackets."""
-    folder = real_data("afm_astrocyte")
-    (line,) = [line for level, line in findings(folder, split_column="split_in_repo") if "sessions" in line]
-    advice = line.partition("; ")[2]
-    assert advice.startswith("if so, state --group-regex '^(.+)_\\d+(?=_|$)': 5 folds then validate on ")
-    sizes = [
-        pair.split(" (") for pair in advice.partition("validate on ")[2].split(" groups")[0].split("), ")
-    ]
-    groups, images = (sum(int(size[index].strip(")")) for size in sizes) for index in (0, 1))
-    assert (groups, images) == (11, 60)  # the 8 images of the test split stay outside
-
-
 def test_groups_in_a_column_that_nobody_stated(folder, findings):
     (folder / "manifest.csv").write_text("file,Patient\nw,1\nx,1\ny,2\nz,2\n")
     assert having(findings(folder), "state --group-column 'Patient'") == ["warn"]
     assert not having(findings(folder, group_column="Patient"), "group-column")
 
 
-@pytest.mark.parametrize("column", ["kind", "patient_name"])
+@pytest.mark.parametrize("column", ["kind", "operating", "patient_name"])
 def test_columns_that_are_no_groups(folder, findings, column):
     """Another word, or a value of its own for every image."""
-    values = "aabb" if column == "kind" else "abcd"
+    values = "abcd" if column == "patient_name" else "aabb"
     rows = "".join(f"{name},{value}\n" for name, value in zip("wxyz", values, strict=True))
     (folder / "manifest.csv").write_text(f"file,{column}\n{rows}")
     assert not having(findings(folder), "group-column")

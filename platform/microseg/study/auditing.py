@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -30,10 +31,10 @@ def record(client: MlflowClient, run_id: str, prepared: Prepared) -> None:
         (finding.level, finding.check, finding.text, finding.advice, ", ".join(finding.items))
         for finding in prepared.findings
     ]
-    columns = ["level", "check", "text", "advice", "items"]
+    # Of pandas 3's own strings MLflow 3.17 draws a deprecation warning.
+    table = pd.DataFrame(rows, columns=["level", "check", "text", "advice", "items"], dtype=object)
     if TABLE in {file.path for file in client.list_artifacts(run_id)}:
-        client.log_dict(run_id, {"columns": columns, "data": rows}, TABLE)
+        client.log_dict(run_id, table.to_dict(orient="split", index=False), TABLE)
     else:
-        values = zip(*rows, strict=True)
-        client.log_table(run_id, dict(zip(columns, map(list, values), strict=True)), TABLE)
+        client.log_table(run_id, table, TABLE)
     client.log_text(run_id, page(prepared.manifest, cache(), prepared.findings), PAGE)

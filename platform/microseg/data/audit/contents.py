@@ -17,7 +17,8 @@ _DEEPEST = 16  # pixels that one pixel of the deepest level covers, after the us
 _CLIPPED = 0.01  # a share of pixels at the highest value that no small highlight reaches
 _OUTLYING = 3.5  # robust z-score, Iglewicz and Hoaglin 1993, How to Detect and Handle Outliers
 _ENOUGH_GROUPS = 5
-_MEASURES = ("brightness", "spread", "contrast")
+# The measures of a look, and the smallest standard deviation between groups that counts, in their own units
+_MEASURES = {"brightness": 0.01, "spread": 0.01, "contrast": 0.1}
 
 
 def masks(looks: Sequence[Look], classes: Sequence[str], division: Division) -> Iterator[Finding]:
@@ -27,14 +28,12 @@ def masks(looks: Sequence[Look], classes: Sequence[str], division: Division) -> 
         text = f"{len(empty)} of {len(looks)} masks have no foreground"
         yield named("note", "empty_mask", text, empty, "right, or forgotten?")
     pixels = np.stack([look.counts for look in looks])
-    counted = max(int(pixels.sum()), 1)
-    share = float(pixels[:, 1:].sum()) / counted
+    parts = pixels[:, 1:].sum(axis=0) / max(int(pixels.sum()), 1)
+    share, images = float(parts.sum()), np.count_nonzero(pixels[:, 1:], axis=0)
     text = f"foreground is {share:.1%} of the pixels that count"
     if len(classes) > 1:
-        shares = [
-            f"{name} {part:.1%}" for name, part in zip(classes, pixels[:, 1:].sum(0) / counted, strict=True)
-        ]
-        text += f": {', '.join(shares)}"
+        rows = zip(classes, parts, images, strict=True)
+        text += ": " + ", ".join(f"{name} {part:.1%} in {count} images" for name, part, count in rows)
     sound = _SPARSE <= share <= _FULL
     advice = "" if sound else "are foreground and background the right way round?"
     yield Finding(level="note" if sound else "warn", check="class_balance", text=text, advice=advice)
@@ -110,7 +109,8 @@ def grey_values(looks: Sequence[Look]) -> Iterator[Finding]:
     if len(groups) < _ENOUGH_GROUPS:
         return
     values = np.array([_means(members) for members in groups.values()])
-    scores = robust_scores(values)
+    values[:, np.isnan(values).all(axis=0)] = 0.0  # no image has both foreground and background
+    scores = robust_scores(values, [*_MEASURES.values()])
     worst = np.nan_to_num(np.abs(scores)).max(axis=1)
     order = [index for index in np.argsort(-worst).tolist() if worst[index] > _OUTLYING]
     if order:
@@ -123,23 +123,25 @@ def grey_values(looks: Sequence[Look]) -> Iterator[Finding]:
         yield Finding(level="note", check="group_statistics", text=text, advice=advice, items=items)
 
 
-def robust_scores(values: Array) -> Array:
+def robust_scores(values: Array, least: Sequence[float]) -> Array:
     """Return each value's distance from its column's median in robust standard deviations.
 
     Parameters
     ----------
     values : ndarray of float, shape (groups, measures)
         NaN where a group has no value.
+    least : sequence of float
+        The smallest standard deviation of each measure that counts: groups which are all but equal are not
+        told apart.
 
     Returns
     -------
     ndarray of float, shape (groups, measures)
-        (x - median) / (1.4826 MAD); the deviation counts as 1 % of the median at least, so that groups which
-        are all but equal are not told apart.
+        (x - median) / (1.4826 MAD).
     """
     middle = np.nanmedian(values, axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(values - middle), axis=0)
-    scores: Array = (values - middle) / np.maximum(spread, np.abs(middle) / 100 + np.finfo(float).tiny)
+    scores: Array = (values - middle) / np.maximum(spread, least)
     return scores
 
 
@@ -155,4 +157,4 @@ def _means(looks: Sequence[Look]) -> list[float]:
 def _outlier(name: str, values: Array, scores: Array, index: int) -> str:
     column = int(np.nan_to_num(np.abs(scores[index])).argmax())
     usual = np.nanmedian(values[:, column])
-    return f"{name} ({_MEASURES[column]} {values[index, column]:.2f} against {usual:.2f})"
+    return f"{name} ({[*_MEASURES][column]} {values[index, column]:.2f} against {usual:.2f})"

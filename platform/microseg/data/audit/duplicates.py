@@ -96,7 +96,7 @@ def _near_finding(
     return Finding(
         level=level,
         check=check,
-        text=f"{len(items)} images are {alike} to another, {where} ({shown(examples)})",
+        text=f"{len(items)} images are {alike} to another one, {where} ({shown(examples)})",
         advice=_ADVICE,
         items=tuple(item.name for item in items),
         pairs=tuple(pairs[:_SHOWN_PAIRS]),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from microseg.data.audit.findings import Division, Finding, Level, named, shown
+from microseg.data.audit.findings import Division, Finding, Level, shown
 from microseg.data.entries import read_rows
 from microseg.data.manifest import Item, Manifest
 from microseg.folds import make_folds
@@ -23,8 +23,8 @@ _SESSION_PATTERNS = (
 )
 _SPLIT_WORDS = {"train", "training", "valid", "validation", "val", "test"}
 _COLUMN_WORDS = re.compile(
-    r"group|session|specimen|sample|patient|donor|subject|animal|mouse|rat|slide|dish|well|plate|stack"
-    r"|movie|video|experiment|batch|day|date|case",
+    r"(?<![a-z])(group|session|specimen|sample|patient|donor|subject|animal|mouse|rat|slide|dish|well|plate|stack"
+    r"|movie|video|experiment|batch|day|date|case)(s|id|[^a-z]|$)",
     re.IGNORECASE,
 )
 _USUAL_FOLDS = 5
@@ -95,9 +95,10 @@ def _sessions(manifest: Manifest, pattern: str, division: Division) -> Finding:
     advice = f"if so, state --group-regex '{pattern}': {_preview(manifest, groups, division)}"
     mixed = [session for session, items in sessions.items() if len({item.split for item in items}) > 1]
     if mixed:
-        items = [item for session in mixed for item in sessions[session]]
+        items = tuple(item.name for session in mixed for item in sessions[session])
         text = f"the given split divides {len(mixed)} of the {len(sessions)} sessions that file names suggest"
-        return named("warn", "unstated_groups", text, items, advice)
+        text += f" ({shown(sorted(mixed))})"
+        return Finding(level="warn", check="unstated_groups", text=text, advice=advice, items=items)
     count = f"{len(sessions)} sessions ({shown(sorted(sessions))})"
     text = f"file names suggest {count}, but every image is a group of its own"
     return Finding(level="warn", check="unstated_groups", text=text, advice=advice)
