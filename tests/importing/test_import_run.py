@@ -116,7 +116,7 @@ def test_the_candidate_predicts_objects_with_the_parameters_that_were_searched(l
     uri = "models:/old@candidate"
     card = load_segmenter(uri).card
     assert card.instances is not None
-    assert card.config.model.name == IMPORTED
+    assert (card.config.model.name, card.kind) == (IMPORTED, "imported")
     assert (card.channels, card.classes, card.scores) == (
         1,
         ("foreground",),
@@ -148,7 +148,7 @@ def test_without_data_the_network_alone_tells_channels_and_classes(lab):
     segmenter = load_segmenter("models:/classes@candidate")
     card = segmenter.card
     assert (card.channels, card.classes, card.config.tile) == (2, ("background", "class 1", "class 2"), 32)
-    assert (card.data_digest, card.instances) == ("", None)
+    assert (card.kind, card.data_digest, card.instances) == ("imported", "", None)
     image = np.zeros((40, 50, 2), np.uint8)
     image[10:20, 10:30] = 255
     assert set(np.unique(segmenter.segment(image))) == {0, 1}

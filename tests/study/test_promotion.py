@@ -317,6 +317,11 @@ def test_what_cannot_be_judged_is_one_line_and_no_use(desk, tmp_path):
     bare = desk.client.create_model_version(desk.name, "file:///nowhere", await_creation_for=0).version
     with pytest.raises(MicrosegError, match="comes from no study with images"):
         desk.promote(int(bare))
+    gone = desk.client.create_model_version(
+        desk.name, "file:///nowhere", "f" * 32, await_creation_for=0
+    ).version
+    with pytest.raises(MicrosegError, match="comes from no study with images"):
+        desk.promote(int(gone))
 
 
 def test_a_champion_of_other_classes_is_refused(desk):

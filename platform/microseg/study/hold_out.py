@@ -19,6 +19,7 @@ from microseg.folds import Fold
 from microseg.storage import cache
 from microseg.study.request import Request
 
+_FILES = ("request.json", "manifest.json", "folds.json")
 FORCE = 'promote it all the same with --force --why "..."'
 
 
@@ -49,18 +50,22 @@ class HoldOut:
 
 def origin(client: MlflowClient, version: ModelVersion) -> Origin | None:
     """Return the study that a version comes from; None where no images are known of it."""
-    if not version.run_id:
+    if not version.run_id or not _described(client, version.run_id):
         return None
-    try:
-        request, manifest, folds = (
-            _artifact(client, version.run_id, name)
-            for name in ("request.json", "manifest.json", "folds.json")
-        )
-    except (MlflowException, OSError):  # an import without data, or a version that another program made
-        return None
+    request, manifest, folds = (_artifact(client, version.run_id, name) for name in _FILES)
     parts = [Fold.model_validate(fold) for fold in folds["folds"]]
     seen = frozenset(name for fold in parts for name in (*fold.train, *fold.valid))
     return Origin(version.run_id, Request.model_validate(request), Manifest.model_validate(manifest), seen)
+
+
+def _described(client: MlflowClient, run_id: str) -> bool:
+    """Say whether a run has the files of a study; an import without data and a run that is gone have not."""
+    try:
+        return set(_FILES) <= {file.path for file in client.list_artifacts(run_id)}
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def hold_out(found: Origin, data: Path | None) -> HoldOut:
