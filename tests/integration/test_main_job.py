@@ -162,7 +162,7 @@ def test_no_search_sees_the_holdout(desk, runs):
     manifest = json.loads(
         Path(desk.client.download_artifacts(runs["first"].info.run_id, "manifest.json")).read_text()
     )
-    (splits,) = (desk.folder / ".microseg/splits").iterdir()
+    (splits,) = (desk.folder / ".microseg/splits").glob("*.yaml")
     held = set(yaml.safe_load(splits.read_text())["holdout"])
     group = {item["name"]: item["group"] for item in manifest["items"]}
     seen = {group[name] for fold in folds for name in fold["train"] + fold["valid"]}
