@@ -90,7 +90,7 @@ def test_the_finalists_were_trained_again_with_another_seed(desk, study):
 def test_the_report_shows_the_best_trial_out_of_fold(desk, study):
     page = Path(desk.client.download_artifacts(study.run.info.run_id, "report.html")).read_text()
     best = study.rows[0].name
-    assert f"Worst, median and best images of {best}" in page and "data:image/png;base64," in page
+    assert f"Worst, median and best images of {best}" in page and "data:image/jpeg;base64," in page
     assert f"Calibration and threshold of {best}" in page
     assert "images of a fold validate and" in page  # the test knows the real sizes
 

@@ -58,10 +58,10 @@ def test_without_a_decision_it_is_said_that_there_is_no_hold_out_figure(client, 
 
 
 def test_pictures_are_inside_the_page_with_what_they_show(client, decided, tmp_path):
-    Image.fromarray(np.full((4, 5, 3), 7, np.uint8)).save(tmp_path / "worst-0.png")
-    one = {"kind": "worst", "fold": 1, "image": "cell <3>", "dice": 0.4321, "file": "worst-0.png"}
+    Image.fromarray(np.full((4, 5, 3), 7, np.uint8)).save(tmp_path / "worst-0.jpg")
+    one = {"kind": "worst", "fold": 1, "image": "cell <3>", "dice": 0.4321, "file": "worst-0.jpg"}
     (tmp_path / "examples.json").write_text(json.dumps({"examples": [one]}))
     client.log_artifacts(decided.parent, str(tmp_path), "examples")
     text = page(client, view(client, decided.read()))
     assert "cell &lt;3&gt;, fold 2, Dice 0.432" in text
-    assert base64.b64encode((tmp_path / "worst-0.png").read_bytes()).decode() in text
+    assert base64.b64encode((tmp_path / "worst-0.jpg").read_bytes()).decode() in text

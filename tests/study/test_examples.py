@@ -100,3 +100,4 @@ def test_pictures_come_from_the_network_of_their_fold(tmp_path, monkeypatch):
         assert drawn[one["image"]] == (0.1, 0.9)[one["fold"]]
         with Image.open(there / one["file"]) as picture:
             assert picture.size == (384, 384)
+        assert (there / one["file"]).stat().st_size < 150_000  # six of them are on a page of at most 3 MB

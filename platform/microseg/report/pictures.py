@@ -33,7 +33,7 @@ def pictures(client: MlflowClient, run_id: str) -> list[Picture]:
             Picture(
                 one["kind"],
                 f"{one['image']}, fold {one['fold'] + 1}, Dice {one['dice']:.3f}",
-                f"data:image/png;base64,{base64.b64encode((folder / one['file']).read_bytes()).decode()}",
+                f"data:image/jpeg;base64,{base64.b64encode((folder / one['file']).read_bytes()).decode()}",
             )
             for one in listed["examples"]
         ]
