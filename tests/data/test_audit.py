@@ -162,6 +162,21 @@ def test_several_copies_on_the_same_sides_are_one_finding(folder, findings):
     ]
 
 
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [
+        (1, "4 folds then validate on 1 (2), 1 (2), 1 (2), 1 (2) groups"),
+        (2, "2 folds then validate on 2 (4), 2 (4) groups"),
+    ],
+)
+def test_the_folds_that_sessions_would_make(tmp_path, write_pairs, opened, folds, said):
+    """As many as are asked for, and the usual number in place of a given split, as far as there are sessions."""
+    folder = write_pairs(tmp_path / "set", names=[f"{dish}_{number}" for dish in "abcd" for number in "12"])
+    manifest = opened(folder)
+    found = audit(manifest, tmp_path / "cache", make_folds(manifest, folds, 0))
+    assert said in next(finding.advice for finding in found if finding.check == "unstated_groups")
+
+
 def test_groups_in_a_column_that_nobody_stated(folder, findings):
     (folder / "manifest.csv").write_text("file,Patient\nw,1\nx,1\ny,2\nz,2\n")
     assert having(findings(folder), "state --group-column 'Patient'") == ["warn"]

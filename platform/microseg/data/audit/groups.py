@@ -117,7 +117,8 @@ def _preview(manifest: Manifest, groups: Mapping[str, str], division: Division) 
         if item.split != "test"
     )
     grouped = manifest.model_copy(update={"items": items})
-    count = min(division.folds or _USUAL_FOLDS, len(grouped.groups))
+    wanted = division.folds if division.folds > 1 else _USUAL_FOLDS  # a given split is one fold
+    count = min(wanted, len(grouped.groups))
     if count < 2:
         return "but a single group cannot be divided into folds"
     folds = make_folds(grouped, count, 0)
