@@ -80,7 +80,12 @@ class Study:
         )
         run = self._run(name, level)
         metrics = (
-            {"parameters": parameters, "seconds": 30.0 * len(scores), "peak_memory_mib": 900.0}
+            {
+                "parameters": parameters,
+                "seconds": 30.0 * len(scores),
+                "cpu_seconds": 50.0,
+                "peak_memory_mib": 900.0,
+            }
             if scores
             else {}
         )

@@ -30,7 +30,7 @@ def test_the_page_needs_no_network(text):
         "With these 3 folds a difference must exceed about",
         "Compared with the best",
         "over all 6 pairs shown",
-        "CPU wall seconds",
+        "CPU-seconds",
         "trial-003: depth 5, learning rate 0.002571.",
         "<td>learning rate 0.009058</td>",
         "Too few trials: 4 with all folds",

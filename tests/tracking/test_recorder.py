@@ -46,6 +46,12 @@ def test_mean_and_sample_deviation_over_folds():
     assert not [name for name in found if "train" in name]
 
 
+def test_work_of_processors_is_added_up_where_it_was_measured():
+    one = result(0, 0.6).model_copy(update={"cpu_seconds": 15.0})
+    assert summary([one, one])["cpu_seconds"] == 30
+    assert "cpu_seconds" not in summary([result(0, 0.6)])
+
+
 def test_memory_of_a_gpu_is_told_where_one_was_used():
     used = result(0, 0.6).model_copy(update={"gpu_memory_mib": 900.0})
     assert summary([used, result(1, 0.8)])["gpu_memory_mib"] == 900

@@ -19,7 +19,8 @@ ROWS = 200  # a browser lays out a longer table slowly, and nobody reads it; the
 LEADERS = 20  # rows of the leaderboard that are open, and rivals of the best that are listed
 COLUMNS = 5  # parameters that are columns; of more, those of the best trials are told in words
 COST_HEADINGS = {
-    "seconds": "CPU wall seconds",
+    "seconds": "training, s",
+    "cpu_seconds": "CPU-seconds",
     "peak_memory_mib": "memory, MiB",
     "gpu_memory_mib": "GPU memory, MiB",
     "parameters": "parameters",

@@ -20,10 +20,12 @@ from microseg.tracking import tree
 METRIC, MODE, FOLDS = "microseg.metric", "microseg.mode", "microseg.folds"
 AGAINST = "microseg.against"
 
-# What a trial costs, and the metric of its run that holds it: seconds that all folds trained, the most memory
-# that one of them took, the size of the network, seconds in which it predicts a megapixel.
+# What a trial costs, and the metric of its run that holds it: seconds that all folds trained, those that
+# processors worked for them, the most memory that one of them took, the size of the network, seconds in which
+# it predicts a megapixel.
 COSTS = {
     "seconds": "seconds",
+    "cpu_seconds": "cpu_seconds",
     "peak_memory_mib": "peak_memory_mib",
     "gpu_memory_mib": "gpu_memory_mib",
     "parameters": "parameters",

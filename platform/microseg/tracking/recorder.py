@@ -142,6 +142,8 @@ def summary(results: Sequence[FoldResult]) -> dict[str, float]:
         }
         on_gpu = max(r.gpu_memory_mib for r in done)
         cost |= {"gpu_memory_mib": on_gpu} if on_gpu else {}
+    worked = sum(result.cpu_seconds for result in results)
+    cost |= {"cpu_seconds": worked} if worked else {}
     return means | spread | cost
 
 

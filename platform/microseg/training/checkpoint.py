@@ -51,6 +51,7 @@ class Course(Strict):
     identity: str
     stopped: bool
     seconds: float
+    cpu_seconds: float = 0.0
     best_epoch: int
     watches: tuple[Watch, ...]
     history: list[dict[str, float]]
@@ -141,11 +142,12 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc] # Keras has n
         self.folder, self.identity, self.record = folder / FOLDER, identity, record
         waits = isinstance(schedule, keras.callbacks.ReduceLROnPlateau)
         self._watching = [record.early, schedule] if waits else [record.early]
-        self._start = start
+        self._start, self._cpu_start = start, time.process_time()
         self._found = load(self.folder, identity)
         self.stopped = False
         if self._found:
             self._start -= self._found.course.seconds
+            self._cpu_start -= self._found.course.cpu_seconds
             self.stopped = self._found.course.stopped
             record.history = self._found.course.history
             record.best = self._found.course.evaluation
@@ -154,6 +156,11 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc] # Keras has n
     def seconds(self) -> float:
         """Seconds of the training, with those before an interruption."""
         return time.monotonic() - self._start
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds that processors worked for the training, all threads, also before an interruption."""
+        return time.process_time() - self._cpu_start
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Go on from the checkpoint."""
@@ -176,6 +183,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc] # Keras has n
             identity=self.identity,
             stopped=self.model.stop_training or epoch + 1 == self.params["epochs"],
             seconds=self.seconds,
+            cpu_seconds=self.cpu_seconds,
             best_epoch=self.record.early.best_epoch + 1,
             watches=tuple(Watch(wait=one.wait, best=one.best) for one in self._watching),
             history=self.record.history,

@@ -231,6 +231,7 @@ def _result(
         metrics=record.history[best] | further.metrics,
         per_image=record.best.per_image,
         seconds=checkpoints.seconds,
+        cpu_seconds=checkpoints.cpu_seconds,
         parameters=network.count_params(),
         peak_memory_mib=peak_memory_mib(),
         gpu_memory_mib=peak_gpu_memory_mib(),

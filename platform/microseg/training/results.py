@@ -51,8 +51,9 @@ class FoldResult(Strict):
     ``diverged``: the loss became NaN or infinite. ``collapsed``: the best network predicts one class
     everywhere although the truth has several. ``metrics`` and ``per_image`` (validation Dice by item name)
     are those of ``best_epoch`` (from 1), whose weights ``model`` holds. ``fingerprint`` identifies what
-    was trained: configuration, data and fold. ``gpu_memory_mib`` is 0 where no GPU was used. ``calibration``
-    is that of all validation images together, None where the fold was not completed.
+    was trained: configuration, data and fold. ``seconds`` passed meanwhile, ``cpu_seconds`` are those that
+    processors worked, all threads together. ``gpu_memory_mib`` is 0 where no GPU was used. ``calibration`` is
+    that of all validation images together, None where the fold was not completed.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # a diverged fold has NaN among its metrics
@@ -64,6 +65,7 @@ class FoldResult(Strict):
     metrics: dict[str, float]
     per_image: dict[str, float]
     seconds: float
+    cpu_seconds: float = 0.0
     parameters: int
     peak_memory_mib: float
     gpu_memory_mib: float = 0.0
