@@ -1,5 +1,7 @@
 """Training once more on all images: as the folds were trained, up to the epoch that was asked for."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -29,14 +31,14 @@ def data(tmp_path_factory):
     return TrainingData(open_dataset(folder, DataOptions(), folder / "cache"), folder / "cache")
 
 
-def config(rate=0.01):
+def config(rate=0.01, **changes):
     values = {
         "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
         "optimizer": {"name": "adam", "params": {"learning_rate": rate}},
         "schedule": {"name": "cosine"},
         "tile": 16, "batch_size": 4, "epochs": 5, "steps_per_epoch": 3, "patience": 1, "precision": "float32",
     }  # fmt: skip
-    return TrialConfig.model_validate(values)
+    return TrialConfig.model_validate(values | changes)
 
 
 def weights(file):
@@ -105,3 +107,29 @@ def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, dot, tmp_p
     with pytest.raises(MicrosegError, match=r"on all 4 images diverged in 2 epochs.*candidate: ensemble"):
         retrain(config(), data, Fold(index=2, train=NAMES, valid=()), 2, tmp_path)
     assert not list(tmp_path.rglob("*.keras"))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "kept"),
+    [
+        ("val/dice", (0.5, 0.9), 6),
+        ("val/dice", (0.9, 0.5), 5),
+        ("val/loss", (0.9, 0.5), 6),
+        ("val/dice", (np.nan, 0.5), 6),
+    ],
+)
+def test_an_unsteady_last_epoch_is_passed_over(data, dot, monkeypatch, tmp_path, monitor, scores, kept):
+    """Of 6 epochs the last third is looked at, 5 and 6."""
+
+    def trained(epochs, scores):
+        left = iter(scores)
+        monkeypatch.setattr(
+            retraining, "evaluate_images", lambda *_: SimpleNamespace(metrics={monitor: next(left)})
+        )
+        asked = config(epochs=8, monitor=monitor)
+        file = retrain(asked, data, Fold(index=2, train=NAMES, valid=()), epochs, tmp_path / f"{epochs}")
+        assert not list(left)
+        return weights(file)[0].item()
+
+    fifth = trained(5, [0.1])
+    assert (trained(6, scores) == pytest.approx(fifth, rel=1e-4)) == (kept == 5)
