@@ -362,6 +362,7 @@ assert runs[0].history == runs[1].history
 """
 
 
+@pytest.mark.slow
 def test_two_trainings_on_one_thread_end_in_the_same_weights(data, tmp_path):
     elastic = WITH_BATCH.model_copy(update={"augment": Component(name="elastic"), "epochs": 2})
     folder = data.cache.parent

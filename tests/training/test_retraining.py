@@ -55,6 +55,7 @@ def test_on_the_images_of_a_fold_it_is_the_network_of_that_fold(data, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_exactly_this_training_is_not_repeated(data, tmp_path, monkeypatch):
     trained = []
 
@@ -112,10 +113,10 @@ def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, dot, tmp_p
 @pytest.mark.parametrize(
     ("monitor", "scores", "kept"),
     [
-        ("val/dice", (0.5, 0.9), 6),
         ("val/dice", (0.9, 0.5), 5),
-        ("val/loss", (0.9, 0.5), 6),
-        ("val/dice", (np.nan, 0.5), 6),
+        pytest.param("val/dice", (0.5, 0.9), 6, marks=pytest.mark.slow),
+        pytest.param("val/loss", (0.9, 0.5), 6, marks=pytest.mark.slow),
+        pytest.param("val/dice", (np.nan, 0.5), 6, marks=pytest.mark.slow),
     ],
 )
 def test_an_unsteady_last_epoch_is_passed_over(data, dot, monkeypatch, tmp_path, monitor, scores, kept):
