@@ -18,7 +18,7 @@ from microseg.search.trials import Trials
 from microseg.space import parse_space
 from microseg.tracking import store, tree
 
-pytestmark = pytest.mark.slow  # real memory, and Ray's own time to look at it
+pytestmark = pytest.mark.alone  # what other tests take or give back moves the limit that is set here
 
 VALUES = {"model": {"name": "unet"}, "batch_size": {"choice": [1, 4]}, "epochs": 1}
 CONFIG = SearchConfig.model_validate(

@@ -103,19 +103,28 @@ def dataset(tmp_path, real_data):
     return find
 
 
+def searched(desk, data, name):
+    """Run a search; after so few steps every network may have collapsed, and then it must say so."""
+    process = desk.start("search", "--data", str(data), "--space", "space.yaml", "--study", name)
+    out, err = process.communicate(timeout=480)
+    found = view(desk.client, find_study(desk.client, name))
+    if found.ranked:
+        assert process.returncode == 0 and "@candidate" in out, out + err
+    else:
+        assert process.returncode == 2 and "has all folds" in err and "collapsed" in err, out + err
+    return found
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_space_searches_on_images_of_its_kind(name, dataset, desk_in, project, tmp_path):
     search, data = cut(name, project), dataset(name)
     if name == "afm":  # of its three channels only the height is public
         search["space"]["preprocess"]["params"]["channels"] = [0]
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(search))
-    desk = desk_in(tmp_path)
-    output = desk.run("search", "--data", str(data), "--space", "space.yaml", "--study", name)
-    assert "@candidate" in output
-    found = view(desk.client, find_study(desk.client, name))
+    found = searched(desk_in(tmp_path), data, name)
     assert len(found.rows) == 2
     assert {row.state for row in found.rows} <= {"completed", "pruned", "collapsed"}
-    assert found.rows[0].state == "completed" and -1.0 <= found.rows[0].mean <= 1.0  # MCC may be negative
+    assert all(-1.0 <= row.mean <= 1.0 for row in found.ranked)  # MCC may be negative
 
 
 def networks():
@@ -153,8 +162,7 @@ def test_an_input_modality_is_chosen_among_the_channels(tmp_path, desk_in, proje
     search["space"]["model"] = search["space"]["model"]["one_of"][0]
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(search))
     desk, data = desk_in(tmp_path), coloured(tmp_path)
-    desk.run("search", "--data", str(data), "--space", "space.yaml", "--study", "modality")
-    rows = view(desk.client, find_study(desk.client, "modality")).rows
+    rows = searched(desk, data, "modality").rows
     assert {row.params["preprocess/params/channels"] for row in rows} <= {"[0]", "[1]", "[2]", "[0, 1, 2]"}
     error = desk.run(
         "search", "--data", str(tmp_path / "grey"), "--space", "space.yaml", "--study", "height", code=2

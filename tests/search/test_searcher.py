@@ -5,6 +5,7 @@ from mlflow import MlflowClient
 from ray.tune.search import Searcher
 
 from microseg.config import SearchConfig
+from microseg.search import incidents
 from microseg.search.resources import Node, Packing
 from microseg.search.scheduler import FoldRace, Stopped
 from microseg.search.searcher import StudySearcher, reconcile
@@ -102,6 +103,16 @@ def test_a_worker_that_could_not_even_tell_is_failed_with_the_error(client, stud
     searcher.explain(failed, "ValueError: no such thing")
     assert [(r.state, r.reason) for r in trials.records()] == [("failed", "ValueError: no such thing")]
     assert client.get_run(failed["trial"]["run_id"]).data.tags[tree.REASON] == "ValueError: no such thing"
+
+
+def test_workers_that_memory_ended_before_their_first_word_leave_a_trial_out_of_memory(study, tmp_path):
+    trials, _, searcher = study()
+    name = searcher.suggest("a")["trial"]["name"]
+    (tmp_path / name).mkdir()
+    for _ in range(2):
+        incidents.note(tmp_path / name, incidents.Incident("out_of_memory", "no memory"))
+    searcher.on_trial_complete("a", error=True)
+    assert [(r.state, r.reason) for r in trials.records()] == [("out_of_memory", "no memory")]
 
 
 def test_a_worker_that_fails_after_its_last_word_has_said_how_the_trial_ended(study):

@@ -35,10 +35,8 @@ def _space(name: str) -> Path:
 
 
 def _request(data: str, study: str, config: SearchConfig, options: DataOptions, model: str) -> Any:
-    from microseg.study import Request
-
     path = source(data).resolve()
-    return Request(
+    return _studies().Request(
         name=study or stamped(path.stem),
         data=path,
         options=options,

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from ray.tune.search import Searcher
 
 from microseg.config import TrialConfig
+from microseg.search import incidents
 from microseg.search.records import State, TrialRecord
 from microseg.search.resources import Packing
 from microseg.search.scheduler import FoldRace
@@ -145,6 +146,9 @@ class StudySearcher(Searcher):
     def _outcome(self, live: Live, error: bool) -> tuple[State, str]:
         if "state" in live.last:  # also where the worker failed after it had said all
             return live.last["state"], live.last["reason"]
+        known = incidents.read(self._workdir / live.run.name) if error else []
+        if given_up := incidents.hopeless(known, live.config):
+            return given_up.kind, given_up.text  # no attempt lived long enough to say so itself
         if error:
             return "failed", "the worker failed" + (
                 f" in epoch {live.last['epoch'] + 1}" if live.last else " before its first epoch"
