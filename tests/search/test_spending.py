@@ -6,7 +6,7 @@ import pytest
 
 from microseg.config import Budget, TrialConfig
 from microseg.search.records import TrialRecord
-from microseg.search.spending import Spending, duration, projection
+from microseg.search.spending import Spending, ToGo, duration, projection
 
 
 class Book:
@@ -84,18 +84,29 @@ def timed(seconds, epochs) -> TrialRecord:
 
 
 def test_the_cost_is_projected_from_earlier_folds_or_said_to_be_unknown():
-    assert projection(2, (5, 60), (40, 0), [], 0) == (
+    assert projection(2, (5, 60), ToGo(40), [], 0) == (
         "at most 200 fold trainings of 60 epochs (40 trials, 5 folds); how long they take is known after the "
         "first epochs"
     )
-    text = projection(2, (5, 60), (40, 0), [timed((30.0, 90.0), (20, 40))], 0.5)  # 2 s an epoch
+    text = projection(2, (5, 60), ToGo(40), [timed((30.0, 90.0), (20, 40))], 0.5)  # 2 s an epoch
     assert "(40 trials, 5 folds): 3.3 h and 3.3 GPU-hours without early stopping, at the 2 s an epoch" in text
 
 
 def test_repeats_are_part_of_the_projected_cost():
-    text = projection(1, (5, 60), (50, 6), [], 0)
+    text = projection(1, (5, 60), ToGo(50, 6), [], 0)
     assert text.startswith("at most 280 fold trainings of 60 epochs (50 trials and 6 repeats, 5 folds)")
-    assert projection(1, (5, 60), (0, 0), [], 0) == "all trials are done"
+    assert projection(1, (5, 60), ToGo(0), [], 0) == "all trials are done"
+
+
+def test_retraining_is_part_of_the_projected_cost():
+    """A network on all images takes 5/4 of a fold's time an epoch, and nothing runs beside it."""
+    text = projection(2, (5, 60), ToGo(40, retrainings=1), [timed((60.0,), (60,))], 0.5)
+    assert text.startswith(
+        "at most 200 fold trainings of 60 epochs (40 trials, 5 folds) and one training on all images for 60 "
+        "epochs: 1.7 h and 1.7 GPU-hours"
+    )
+    alone = projection(1, (1, 60), ToGo(0, retrainings=1), [timed((60.0,), (60,))], 0)
+    assert alone.startswith("at most one training on all images for 60 epochs: 60 s without")
 
 
 def test_a_time_is_said_in_its_unit():

@@ -119,6 +119,19 @@ def test_the_cost_of_repeats_is_that_of_those_to_go(tmp_path):
     assert cost(given, job, trials, 0.0) == "all trials are done"
 
 
+def test_the_cost_of_retraining_is_that_of_what_is_not_there(tmp_path):
+    records = earlier(tmp_path, [0.5, 0.9])
+    first = prepared(tmp_path, "first", sampler="random", trials=2, candidate="retrained")
+    given = SimpleNamespace(**vars(first), manifest=SimpleNamespace(digest="d" * 64))
+    job = Job.model_construct(folds=(None,) * 2, epochs=3)
+    trials = Trials(optuna_file("first"), "first", first.space, first.request.config)
+    assert cost(given, job, trials, 0.0).startswith("at most one training on all images for 3 epochs")
+    network = folder("first") / records[1].name / "retrained/0123-3.keras"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    assert cost(given, job, trials, 0.0) == "all trials are done"
+
+
 def test_the_finalists_are_queued_with_seeds_of_their_own(tmp_path):
     earlier(tmp_path, [0.5, 0.9, 0.7])
     given = prepared(tmp_path, "first", sampler="random", replicates=2, finalists=2)

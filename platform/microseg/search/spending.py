@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray.tune import Callback
 
@@ -77,12 +77,16 @@ class Spending(Callback):
         return None
 
 
+class ToGo(NamedTuple):
+    """What a search has yet to train: trials, repeats of the best ones, and networks on all images."""
+
+    trials: int
+    repeats: int = 0
+    retrainings: int = 0
+
+
 def projection(
-    concurrency: int,
-    size: tuple[int, int],
-    to_go: tuple[int, int],
-    earlier: Sequence[TrialRecord],
-    gpus: float,
+    concurrency: int, size: tuple[int, int], to_go: ToGo, earlier: Sequence[TrialRecord], gpus: float
 ) -> str:
     """Say what a search costs at most, before it starts or goes on.
 
@@ -92,31 +96,39 @@ def projection(
         How many trials at once.
     size : int, int
         Folds of a trial, and the most epochs of a fold.
-    to_go : int, int
-        How many trials, and how many repeats, are to go.
+    to_go : ToGo
+        What is to be trained.
     earlier : sequence of TrialRecord
         Trials on the same data set, of this study or others, whose folds were timed.
     gpus : float
         GPUs that a trial asks for.
     """
-    folds, epochs = size
-    trials, repeats = to_go
-    if trials + repeats == 0:
+    if not any(to_go):
         return "all trials are done"
-    trainings = (trials + repeats) * folds
-    counted = f"{trials} trials" + (f" and {repeats} repeats" if repeats else "")
-    text = f"at most {trainings} fold trainings of {epochs} epochs ({counted}, {folds} folds)"
+    folds, epochs = size
+    text = _counted(to_go, folds, epochs)
     epochs_timed = sum(sum(record.epochs) for record in earlier)
     if not epochs_timed:
         return f"{text}; how long they take is known after the first epochs"
     each = sum(sum(record.seconds) for record in earlier) / epochs_timed
-    seconds = trainings * epochs * each
-    hours = duration(seconds / concurrency)
-    cost = f" and {seconds / 3600 * gpus:.2g} GPU-hours" if gpus else ""
+    trials = (to_go.trials + to_go.repeats) * folds * epochs * each
+    # Alone at the end, on the images that its fold keeps from each network as well.
+    retraining = to_go.retrainings * epochs * each * folds / max(folds - 1, 1)
+    hours = duration(trials / concurrency + retraining)
+    cost = f" and {(trials + retraining) / 3600 * gpus:.2g} GPU-hours" if gpus else ""
     return (
         f"{text}: {hours}{cost} without early stopping, at the {each:.2g} s an epoch of earlier trials "
         "on these images"
     )
+
+
+def _counted(to_go: ToGo, folds: int, epochs: int) -> str:
+    """Count the trainings, such as ``at most 50 fold trainings of 60 epochs (10 trials, 5 folds)``."""
+    trainings = (to_go.trials + to_go.repeats) * folds
+    counted = f"{to_go.trials} trials" + (f" and {to_go.repeats} repeats" if to_go.repeats else "")
+    parts = [f"{trainings} fold trainings of {epochs} epochs ({counted}, {folds} folds)"] if trainings else []
+    parts += [f"one training on all images for {epochs} epochs"] if to_go.retrainings else []
+    return f"at most {' and '.join(parts)}"
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,13 @@ from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
 from microseg.search.records import TrialRecord
-from microseg.search.spending import projection
+from microseg.search.spending import ToGo, projection
 from microseg.search.trials import Trials, read_records
 from microseg.space import Scalar
 from microseg.storage import home
 from microseg.study.changes import digest
-from microseg.study.request import Prepared, StudyState, optuna_file, read_state
+from microseg.study.request import Prepared, StudyState, folder, optuna_file, read_state
+from microseg.training.retraining import FOLDER as RETRAINED
 
 Point = dict[str, Scalar]
 SEEDS_APART = 1000  # fold i trains with seed + i: repetitions must not meet each other's folds
@@ -100,7 +101,17 @@ def cost(prepared: Prepared, job: Job, trials: Trials, gpus: float) -> str:
         repeats -= sum(_ended(record) and record.replicate_of in finalists for record in done)
     size = len(job.folds), job.epochs
     earlier = [*own, *_on_same_images(prepared)]
-    return projection(config.concurrency, size, (left, max(0, repeats)), earlier, gpus)
+    to_go = ToGo(left, max(0, repeats), _retrainings(prepared, trials, left))
+    return projection(config.concurrency, size, to_go, earlier, gpus)
+
+
+def _retrainings(prepared: Prepared, trials: Trials, left: int) -> int:
+    """Return 1 where the candidate is to be trained on all images; 0 where the best trial was already."""
+    if prepared.request.config.candidate != "retrained":
+        return 0
+    best = trials.ranked()[0].name if left == 0 and trials.ranked() else ""
+    done = best and any((folder(prepared.request.name) / best / RETRAINED).glob("*.keras"))
+    return 0 if done else 1
 
 
 def _ended(record: TrialRecord) -> bool:
