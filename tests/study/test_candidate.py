@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
+from microseg import report
 from microseg.checks import check_space
 from microseg.config import SearchConfig, TrialConfig, parse
 from microseg.data.options import DataOptions
@@ -13,6 +14,7 @@ from microseg.data.synthetic import write_demo
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search.records import TrialRecord
+from microseg.serving.card import MEANING
 from microseg.study import Request, candidate, prepare
 from microseg.training.results import FoldResult, write_result
 
@@ -99,6 +101,15 @@ def test_each_kind_is_what_its_card_says(registered, changes, names, said):
     assert seen.card.kind == changes.get("candidate", "ensemble")
     assert said in seen.card.description and "study s, trial-000" in seen.card.description
     assert len(seen.trained) == (seen.card.kind == "retrained")
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "best_fold", "retrained"])
+def test_the_note_of_a_study_says_what_its_candidate_is(kind):
+    row = report.Row(1, "trial-000", "completed", "", 0.87, 0.01, (0.86, 0.88), 9.0, {}, "r", ())
+    view = report.StudyView(None, "val/dice", "max", 2, "", (row,))
+    said = candidate.note(view, "cells", 7, kind)
+    assert "Best: **trial-000**, val/dice 0.8700 ± 0.0100 over 2 folds." in said
+    assert f"version 7 of model *cells*, alias *candidate*: {MEANING[kind]}." in said
 
 
 def test_retraining_takes_all_development_images_and_the_median_best_epoch(registered):

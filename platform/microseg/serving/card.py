@@ -15,7 +15,7 @@ CARD = "card.json"
 
 Kind = Candidate | Literal["imported"]
 
-_MEANING: dict[Kind, str] = {
+MEANING: dict[Kind, str] = {
     "ensemble": "the networks of all folds, whose probabilities are averaged",
     "best_fold": "the network of the fold with the best score",
     "retrained": (
@@ -57,7 +57,7 @@ class ModelCard(Strict):
     @property
     def description(self) -> str:
         """What the model is, in a sentence."""
-        return f"Of study {self.study}, {self.trial}: {_MEANING[self.kind]}."
+        return f"Of study {self.study}, {self.trial}: {MEANING[self.kind]}."
 
     def write(self, directory: Path) -> None:
         """Write the card into a model's directory."""

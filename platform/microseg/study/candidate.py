@@ -13,7 +13,7 @@ from microseg.config import Precision, SearchConfig
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search.records import TrialRecord
-from microseg.serving.card import ModelCard
+from microseg.serving.card import MEANING, Kind, ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.space import Space
 from microseg.storage import cache
@@ -91,13 +91,14 @@ def _retrained(prepared: Prepared, best: TrialRecord, workdir: Path) -> Path:
     return retrain(best.config, data, everything, epochs, workdir)
 
 
-def note(view: report.StudyView, model: str, version: int) -> str:
+def note(view: report.StudyView, model: str, version: int, kind: Kind) -> str:
     """Say what came of a study, as the description that MLflow shows with its run."""
     best = view.rows[0]
     return (
         f"Best: **{best.name}**, {view.metric} {report.score(best)} over {view.folds} folds. "
-        f"{report.comparison(view)} It is version {version} of model *{model}*, alias *candidate*. These are "
-        "selection scores; only the untouched hold-out is unbiased. See `report.html` among the artifacts."
+        f"{report.comparison(view)} It is version {version} of model *{model}*, alias *candidate*: "
+        f"{MEANING[kind]}. These are selection scores; only the untouched hold-out is unbiased. See "
+        "`report.html` among the artifacts."
     )
 
 

@@ -61,7 +61,8 @@ def conclude(
     client.log_text(run.run_id, report.page(client, view, importances(*view.observations)), "report.html")
     model = prepared.request.model or prepared.manifest.name
     version = package(client, run, prepared, best, model)
-    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version))
+    kind = prepared.request.config.candidate
+    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version, kind))
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
     score = f"cv/{view.metric.removeprefix('val/')}"
