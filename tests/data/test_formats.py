@@ -349,6 +349,7 @@ ROW = "images/a_1.png,masks/a_1.png"
     [
         ("t.csv", "image,mask\n", "no rows"),
         ("t.csv", f"image,mask\n{ROW}\n{ROW}\n", "'a_1' occurs 2 times"),
+        ("t.csv", f"image,mask, mask\n{ROW},m.png\n", "t.csv: 2 columns are named 'mask'; give each a name"),
         ("t.csv", f"image,mask\n{ROW},3\n", "line 2 does not have the header's 2 columns"),
         ("t.csv", "image,mask\nimages/a_1.png\n", "line 2 does not have the header's 2 columns"),
         ("t.csv", "image,mask\nimages/x.png,masks/a_1.png\n", "row 1: no such file 'images/x.png'"),

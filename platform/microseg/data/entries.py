@@ -112,7 +112,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises
     ------
     MicrosegError
-        If the file cannot be read, has no rows, or a row does not fit the header.
+        If the file cannot be read, has no rows, names two columns alike, or a row does not fit the header.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig")
@@ -121,14 +121,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    rows = list(reader)
+    rows, names = list(reader), [name.strip() for name in reader.fieldnames or ()]
+    repeated, count = max(Counter(filter(None, names)).items(), key=lambda pair: pair[1], default=("", 0))
+    if count > 1:
+        raise MicrosegError(f"{path}: {count} columns are named '{repeated}'; give each a name of its own")
     if not rows:
         raise MicrosegError(f"{path}: no rows; give a header line and one line per image")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise MicrosegError(
-                f"{path}: line {number} does not have the header's {len(reader.fieldnames or ())} columns"
-            )
+            raise MicrosegError(f"{path}: line {number} does not have the header's {len(names)} columns")
     return [{key.strip(): value.strip() for key, value in row.items()} for row in rows]
 
 
