@@ -42,6 +42,24 @@ def real_data():
     return find
 
 
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Call the command line in this process; return exit code, output and error text."""
+    from microseg import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["microseg", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
 class Server:
     """A real MLflow server over sqlite, and what may happen to it."""
 

@@ -6,32 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from microseg import cli
 from microseg.data.options import DataOptions
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "microseg", *arguments], cwd=cwd, capture_output=True, text=True
     )
-
-
-@pytest.fixture
-def called(monkeypatch, capsys, tmp_path):
-    """Call the command line in this process; return exit code, output and error text."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str):
-        monkeypatch.setattr(sys, "argv", ["microseg", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("module", ["microseg", "microseg.cli"])

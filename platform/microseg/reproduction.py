@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -20,6 +18,7 @@ from microseg.importing import IMPORTED
 from microseg.storage import cache
 from microseg.study import Request
 from microseg.tracking import store, tree
+from microseg.tracking.artifacts import read_json
 from microseg.training import TrainingData, train_fold
 
 
@@ -46,7 +45,7 @@ def reproduce(run_id: str) -> str:
     fold_run = _fold_run(client, run_id)
     trial_run = client.get_run(fold_run.data.tags[tree.PARENT])
     study_run = client.get_run(trial_run.data.tags[tree.PARENT])
-    recipe = _json(client, run_id, "fold.json")
+    recipe = read_json(client, run_id, "fold.json")
     if recipe["config"]["model"]["name"] == IMPORTED:
         raise MicrosegError(f"run '{run_id}' judged an imported network; it was trained elsewhere, not here")
     manifest = _same_data(client, study_run)
@@ -93,7 +92,7 @@ def _fold_run(client: MlflowClient, run_id: str) -> Run:
 
 
 def _same_data(client: MlflowClient, study: Run) -> Manifest:
-    request = Request.model_validate(_json(client, study.info.run_id, "request.json"))
+    request = Request.model_validate(read_json(client, study.info.run_id, "request.json"))
     manifest = open_dataset(request.data, request.options, cache())
     recorded = study.data.tags["microseg.digest"]
     if manifest.digest != recorded:
@@ -102,10 +101,3 @@ def _same_data(client: MlflowClient, study: Run) -> Manifest:
             f"{recorded[:12]}, now {manifest.digest[:12]}); restore the files it was trained on"
         )
     return manifest
-
-
-def _json(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(client.download_artifacts(run_id, name, scratch))
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

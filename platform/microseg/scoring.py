@@ -5,13 +5,11 @@ Nothing here knows what made the masks: a network of ours, an outside tool or a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from microseg.errors import MicrosegError
 from microseg.metrics import (
@@ -25,7 +23,7 @@ from microseg.metrics import (
     panoptic_quality,
 )
 from microseg.metrics.objects import Labels
-from microseg.statistics import FEWEST_GROUPS, group_means
+from microseg.statistics import FEWEST_GROUPS, group_means, half_width
 
 Classes = NDArray[np.uint8]
 
@@ -135,5 +133,5 @@ def difference(own: Sequence[ImageScores], other: Sequence[ImageScores], metric:
     estimate, count = float(group.mean()), len(group)
     if count < FEWEST_GROUPS:
         return Difference(estimate, None, None, count, len(pairs))
-    reach = float(stdtrit(count - 1, 0.975)) * float(group.std(ddof=1)) / math.sqrt(count)
+    reach = half_width(group, 0.025)
     return Difference(estimate, estimate - reach, estimate + reach, count, len(pairs))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 
-from microseg import cli, report
+from microseg import report
 from microseg.errors import MicrosegError
 from microseg.importing import results
 from microseg.importing.columns import Columns
@@ -281,30 +281,25 @@ def test_the_published_height_configurations_cannot_be_told_apart(place, project
     assert holm([one.p for one in found]).min() > 0.05
 
 
-@pytest.fixture
-def called(place, monkeypatch, capsys):
-    """Call the command line in this process; return exit code, output and error text."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microseg", "import-results", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def test_the_command_shows_the_leaderboard_and_how_to_go_on(called, table):
     code, out, err = called(
-        table(LONG), "--name", "shown", "--metric-columns", "roc_auc", "--where", "fold=1"
+        "import-results", table(LONG), "--name", "shown", "--metric-columns", "roc_auc", "--where", "fold=1"
     )
     assert (code, err) == (0, "")
     assert "imported: study 'shown' with 2 configurations, 2 with all 1 folds" in out
     assert "microseg report shown" in out
     assert (
         "was there already"
-        in called(table(LONG), "--name", "shown", "--metric-columns", "roc_auc", "--where", "fold=1")[1]
+        in called(
+            "import-results",
+            table(LONG),
+            "--name",
+            "shown",
+            "--metric-columns",
+            "roc_auc",
+            "--where",
+            "fold=1",
+        )[1]
     )
 
 
@@ -321,7 +316,7 @@ def test_the_command_shows_the_leaderboard_and_how_to_go_on(called, table):
 )
 def test_a_mistake_is_one_line_and_exit_code_2(called, place, arguments, said):
     (place.folder / "t.csv").write_text(WIDE)
-    code, _, err = called(*arguments)
+    code, _, err = called("import-results", *arguments)
     assert code == 2
     assert said in err
     assert err.startswith("microseg: ") and err.count("\n") == 1

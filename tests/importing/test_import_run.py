@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from types import SimpleNamespace
 
 import keras
@@ -12,7 +11,7 @@ import pytest
 from keras import layers
 from numpy.testing import assert_array_equal
 
-from microseg import cli, report
+from microseg import report
 from microseg.data.images import read_labels
 from microseg.data.options import DataOptions
 from microseg.data.synthetic import write_demo
@@ -189,23 +188,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left_behind(lab, kind, chan
     assert traces(lab) == before
 
 
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Call the command line in this process; return exit code, output and error text."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microseg", "import-model", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def test_the_command_says_what_came_of_it(lab, called):
     network().save(lab.folder / "command.keras")
     code, out, err = called(
+        "import-model",
         str(lab.folder / "command.keras"), "--data", str(lab.data), "--mask-kind", "instance", "--folds", "2", "--tile", "64",
         "--preprocess", "{name: percentile, params: {low: 2}}", "--probability-threshold", "0.4",
     )  # fmt: skip
@@ -235,7 +221,7 @@ def test_the_command_says_what_came_of_it(lab, called):
 def test_a_mistake_is_one_line_and_exit_code_2(lab, called, monkeypatch, arguments, said):
     monkeypatch.chdir(lab.folder)
     network().save(lab.folder / "command.keras")
-    code, _, err = called(*arguments)
+    code, _, err = called("import-model", *arguments)
     assert code == 2
     assert said in err
     assert err.startswith("microseg: ") and err.count("\n") == 1

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from types import SimpleNamespace
 
 import mlflow
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from microseg import cli, registry
+from microseg import registry
 from microseg.data.images import read_labels, write_image
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
@@ -391,34 +390,22 @@ def test_real_masks_lose_what_was_taken_from_them(lab, real_data, tmp_path, name
         assert one.scores["dice"] == pytest.approx(2 * share / (1 + share))
 
 
-@pytest.fixture
-def called(lab, monkeypatch, capsys):
-    """Call the command line in this process; return exit code, output and error text."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microseg", "score", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
-
-
 def test_the_command_prints_the_means_and_the_comparison(lab, called, tmp_path):
     given = ["--truth", lab.data, "--mask-kind", "instance", "--group-regex", r"^s\d"]
-    code, out, err = called(*given, "--prediction", write(tmp_path / "a", shifted(1)), "--name", "tool-a")
+    code, out, err = called(
+        "score", *given, "--prediction", write(tmp_path / "a", shifted(1)), "--name", "tool-a"
+    )
     assert (code, err) == (0, "")
     assert "over 12 images" in out and "over 6 groups" in out
     assert "recorded in MLflow as 'tool-a'" in out
     second = write(tmp_path / "b", shifted(2))
     out = called(
-        *given, "--prediction", second, "--name", "tool-b", "--against", "tool-a", "--metric", "iou"
+        "score", *given, "--prediction", second, "--name", "tool-b", "--against", "tool-a", "--metric", "iou"
     )[1]
     assert "tool-b less tool-a: iou -0.2143" in out  # 4/8 less 5/7
     assert "a comparison, not a promotion" in out
     before = len(lab.client.search_runs(["1"]))
-    code, _, err = called(*given, "--prediction", second, "--name", "tool-c", "--against", "tool-x")
+    code, _, err = called("score", *given, "--prediction", second, "--name", "tool-c", "--against", "tool-x")
     assert (code, err.count("\n")) == (2, 1)
     assert "no scores are named 'tool-x'" in err and "did you mean 'tool-" in err
     assert len(lab.client.search_runs(["1"])) == before  # refused before anything was written
@@ -442,7 +429,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(lab, called, changes, said):
         "--name": "x",
         "--mask-kind": "instance",
     } | changes
-    code, _, err = called(*(word for pair in given.items() for word in pair))
+    code, _, err = called("score", *(word for pair in given.items() for word in pair))
     assert code == 2
     assert said in err
     assert err.startswith("microseg: ") and err.count("\n") == 1

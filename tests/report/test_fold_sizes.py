@@ -3,7 +3,7 @@
 import pytest
 
 from microseg.report import view
-from microseg.report.fold_sizes import artifact
+from microseg.tracking.artifacts import find_json
 
 
 def test_sizes_are_counted_where_the_folds_are_listed(client, start):
@@ -35,6 +35,6 @@ def test_one_fold_has_no_ratio(client, start):
 def test_a_file_that_is_not_there_is_none(client, start):
     study = start("files")
     client.log_dict(study.parent, {"a": 1}, "folder/there.json")
-    assert artifact(client, study.parent, "folder/there.json") == {"a": 1}
-    assert artifact(client, study.parent, "folder/missing.json") is None
-    assert artifact(client, study.parent, "missing/there.json") is None
+    assert find_json(client, study.parent, "folder/there.json") == {"a": 1}
+    assert find_json(client, study.parent, "folder/missing.json") is None
+    assert find_json(client, study.parent, "missing/there.json") is None

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import keras
@@ -13,7 +12,7 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
-from microseg import cli, registry
+from microseg import registry
 from microseg import study as studies
 from microseg.config import SearchConfig, TrialConfig
 from microseg.data.images import read_image, read_labels, write_image
@@ -346,34 +345,21 @@ def test_two_clients_at_once_never_both_have_the_lower_number(desk, monkeypatch,
     assert registry.count_use(desk.client, "e" * 64, "another hold-out", tmp_path / "a") == 1
 
 
-@pytest.fixture
-def called(monkeypatch, capsys):
-    """Call the command line in this process; return exit code and output."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microseg", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return int(stop.value.code or 0), "".join(capsys.readouterr())
-
-    return call
-
-
 def test_the_command_says_what_was_decided_and_its_exit_code_whether_it_serves(desk, called):
     desk.register(FINE)
-    code, said = called("promote", "--model", desk.name, "--version", "1")
+    code, said, _ = called("promote", "--model", desk.name, "--version", "1")
     assert code == 0
     assert f"{desk.name}: version 1 is better than Otsu's threshold on the hold-out" in said
     assert f"{desk.name}: version 1 is now champion, the first" in said
     assert f"artifact decisions/{desk.name}-1/decision-" in said
     desk.client.set_registered_model_alias(desk.name, "candidate", str(desk.register(COARSE)))
-    code, said = called("promote", "--model", desk.name)
+    code, said, _ = called("promote", "--model", desk.name)
     assert code == 1
     assert "version 2 is not shown to be better than version 1; version 1 stays champion" in said
-    code, said = called("promote", "--model", desk.name, "--force", "--why", "the camera is another")
+    code, said, _ = called("promote", "--model", desk.name, "--force", "--why", "the camera is another")
     assert (code, desk.champion) == (0, 2)
     assert "version 2 is now champion, before it was version 1" in said
-    code, said = called("promote", "--model", desk.name, "--force", "--why", "again")
+    code, said, _ = called("promote", "--model", desk.name, "--force", "--why", "again")
     assert code == 0 and "version 2 is champion already" in said
     assert desk.tags(2)["microseg.why"] == "the camera is another"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -13,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from microseg.errors import MicrosegError
 from microseg.scoring import ImageScores
+from microseg.tracking.artifacts import read_json
 from microseg.tracking.scores import Scored
 
 MODELS = "models:/"
@@ -44,9 +42,7 @@ def of_version(client: MlflowClient, uri: str) -> Scored:
             "or predict masks with it (microseg predict) and score those"
         )
     newest = max(paths, key=lambda path: (len(path), path))  # use 10 after use 2
-    with tempfile.TemporaryDirectory(prefix="microseg-") as scratch:
-        file = client.download_artifacts(run_id, newest, scratch)
-        document = json.loads(Path(file).read_text(encoding="utf-8"))
+    document = read_json(client, run_id, newest)
     metric = document["decision"]["metric"]
     table = [
         ImageScores(one["image"], one["group"], {metric: one["challenger"]}) for one in document["images"]

@@ -19,10 +19,11 @@ from microseg.errors import MicrosegError
 from microseg.importing.columns import Columns
 from microseg.importing.table import Configuration, Results, read_results
 from microseg.metrics import better
+from microseg.report.fold_sizes import RATIO
 from microseg.report.leaderboard import FOLDS, METRIC, MODE
 from microseg.tracking import store, tree, views
 
-DIGEST, FILE, RATIO = "microseg.results_digest", "microseg.results_file", "microseg.test_to_train"
+DIGEST, FILE = "microseg.results_digest", "microseg.results_file"
 
 
 class ResultsRequest(Strict):
@@ -74,8 +75,10 @@ def import_results(request: ResultsRequest) -> ImportedResults:
     if former and former.data.tags.get(tree.STATE) == "completed":
         run, known = tree.StudyRun(former.info.run_id, former.info.experiment_id, request.name), True
     else:
-        run, known = tree.open_study(client, request.name, former.info.run_id if former else None), False
-        _write_whole(client, run, request, results, digest)
+        former_id, reason = former.info.run_id if former else None, f"imported from {request.file.name}"
+        with tree.study_run(client, request.name, former_id, reason) as run:
+            _write_whole(client, run, request, results, digest)
+        known = False
     view = report.view(client, client.get_run(run.run_id))
     link = views.share_view(client, run, f"cv/{request.columns.metric}", view.varied, view.shared)
     return ImportedResults(view, results.notes, link, known)
@@ -118,21 +121,14 @@ def _former(client: MlflowClient, request: ResultsRequest, digest: str) -> Run |
 def _write_whole(
     client: MlflowClient, run: tree.StudyRun, request: ResultsRequest, results: Results, digest: str
 ) -> None:
-    """Write a study, or what it lacks; whatever happens, its run says what became of it."""
-    try:
-        _describe(client, run, request, results, digest)
-        for number, one in enumerate(results.configurations):
-            _write_trial(client, run, request.columns.metric, one, number)
-        view = report.view(client, client.get_run(run.run_id))
-        for rank, row in enumerate(view.ranked, 1):
-            client.log_metric(row.run_id, views.RANK, rank)
-        client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
-    except BaseException as error:
-        tree.interrupt(client, run)
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        tree.end(client, run.run_id, state, str(error)[:500])
-        raise
-    tree.end(client, run.run_id, "completed", f"imported from {request.file.name}")
+    """Write a study, or what it lacks."""
+    _describe(client, run, request, results, digest)
+    for number, one in enumerate(results.configurations):
+        _write_trial(client, run, request.columns.metric, one, number)
+    view = report.view(client, client.get_run(run.run_id))
+    for rank, row in enumerate(view.ranked, 1):
+        client.log_metric(row.run_id, views.RANK, rank)
+    client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
 
 
 def _describe(

@@ -28,7 +28,7 @@ from microseg.serving.card import ModelCard
 from microseg.serving.packaging import Candidate, log_candidate
 from microseg.space import parse_space
 from microseg.storage import cache
-from microseg.study import Prepared, Request, describe, divide, folder, state_file, study_run
+from microseg.study import Prepared, Request, describe, divide, folder, state_file
 from microseg.study.objects import search_objects
 from microseg.tracking import store, tree, views
 from microseg.tracking.recorder import Recorder, flatten, log_metrics, summary
@@ -149,7 +149,7 @@ def _judged(client: MlflowClient, request: ImportRequest, network: Network, memb
     network.model.save(member)
     judged = [_judge(network, prepared, fold) for fold in prepared.folds]
     instances, ap50 = search_objects(prepared, network.config, [member] * len(prepared.folds))
-    with study_run(client, request.study) as run:
+    with tree.study_run(client, request.study) as run:
         describe(client, run, prepared)
         client.set_tag(run.run_id, "mlflow.note.content", f"{request.file.name}, imported: {OPTIMISTIC}.")
         _record(client, run, network.config, prepared.folds, judged)

@@ -10,8 +10,9 @@ import numpy as np
 from mlflow.tracking import MlflowClient
 
 from microseg.config import Strict
-from microseg.registry.history import Promotion, promote, user
+from microseg.registry.history import Promotion, promote
 from microseg.statistics import gate
+from microseg.tracking.provenance import user
 
 OUTCOME = "microseg.decision"
 

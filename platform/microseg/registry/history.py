@@ -6,7 +6,6 @@ cannot erase each other's record; which of them moves the alias last, MLflow dec
 
 from __future__ import annotations
 
-import getpass
 import time
 import uuid
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from microseg.config import Strict, did_you_mean
 from microseg.errors import MicrosegError
+from microseg.tracking.provenance import user
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
@@ -184,11 +184,3 @@ def _versions(name: str) -> set[int]:
 
 def _versions_hint(name: str) -> str:
     return ", ".join(str(version) for version in sorted(_versions(name))) or "none is registered"
-
-
-def user() -> str:
-    """Return who is logged in here."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry in the user database
-        return "unknown"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from microseg import pages
+from microseg.pages import BLUE, GREY, ORANGE
 from microseg.registry.decision import Decision, ImageScore, by_group
 from microseg.registry.sentences import sentences
 
-BLUE, GREY, ORANGE = "#0072B2", "#999999", "#D55E00"  # Okabe and Ito: told apart by colour-blind readers
 _ROWS = 60  # groups in the figure: more cannot be read, and the table has all
 
 
@@ -30,9 +29,7 @@ class Overlay(NamedTuple):
 
 def page(decision: Decision, scores: Sequence[ImageScore], overlays: Sequence[Overlay]) -> str:
     """Render a decision as one HTML page that opens without a network."""
-    environment = Environment(
-        loader=PackageLoader("microseg", "templates"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = pages.environment()
     environment.filters["png"] = _png
     return environment.get_template("decision.html").render(
         decision=decision,
@@ -62,18 +59,11 @@ def differences(decision: Decision, scores: Sequence[ImageScore]) -> str:
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlabel(f"{decision.metric}, challenger less {decision.rival} (dashed: the gain asked for)")
     axes.grid(axis="x", alpha=0.3)
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return pages.svg(figure)
 
 
 def _png(picture: NDArray[np.uint8]) -> str:
     """Return a picture as the address of an image that holds itself."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return pages.data_address("png", buffer.getvalue())

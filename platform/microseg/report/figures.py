@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from microseg.pages import BLUE, GREY, ORANGE, svg
 from microseg.report.comparisons import interval
 from microseg.report.formats import headings
 from microseg.report.leaderboard import Row, StudyView
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito: told apart by colour-blind readers
 COST_AXES = {"parameters": "parameters of the network", "inference_seconds": "seconds to predict a megapixel"}
 WIDE = 10  # times that the largest value is the smallest, from which on an axis is logarithmic
 MOST_SLICES = 6
@@ -148,11 +147,3 @@ def curves(client: MlflowClient, study: StudyView) -> str:
 def _history(client: MlflowClient, run_id: str, metric: str) -> tuple[list[int], list[float]]:
     history = sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)
     return [point.step for point in history], [point.value for point in history]
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as the text of an SVG element."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from microseg.tracking.artifacts import find_json
 
 RATIO = "microseg.test_to_train"  # of a study that was imported, whose folds nobody lists
 FOLDS_FILE = "folds.json"
@@ -38,7 +37,7 @@ def size_ratio(client: MlflowClient, study: Run, folds: int) -> SizeRatio | None
         return None
     if RATIO in study.data.tags:
         return SizeRatio(float(study.data.tags[RATIO]), "as stated for these results")
-    listed = artifact(client, study.info.run_id, FOLDS_FILE)
+    listed = find_json(client, study.info.run_id, FOLDS_FILE)
     sizes = [(len(fold["valid"]), len(fold["train"])) for fold in (listed or {}).get("folds", ())]
     if not sizes:
         return SizeRatio(1 / (folds - 1), "folds of equal size, as their sizes are not known")
@@ -47,12 +46,3 @@ def size_ratio(client: MlflowClient, study: Run, folds: int) -> SizeRatio | None
         fmean(v / t for v, t in sizes),
         f"on average {valid:.4g} images of a fold validate and {train:.4g} train",
     )
-
-
-def artifact(client: MlflowClient, run_id: str, path: str) -> Any:
-    """Return what a JSON file among a run's artifacts holds; None where there is no such file."""
-    folder = path.rpartition("/")[0] or None
-    if path not in (entry.path for entry in client.list_artifacts(run_id, folder)):
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        return json.loads(Path(client.download_artifacts(run_id, path, scratch)).read_bytes())

@@ -8,8 +8,8 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from microseg.report.fold_sizes import artifact
 from microseg.report.formats import difference, number
+from microseg.tracking.artifacts import find_json
 
 DECISIONS = "decisions"  # folder among a study's artifacts, with one of files for each of its versions
 
@@ -24,7 +24,7 @@ def _documents(client: MlflowClient, run_id: str) -> Iterator[dict[str, Any]]:
     for version in client.list_artifacts(run_id, DECISIONS):
         for file in client.list_artifacts(run_id, version.path):
             if file.path.endswith(".json"):
-                yield artifact(client, run_id, file.path)
+                yield find_json(client, run_id, file.path)
 
 
 def _in_words(decision: dict[str, Any], groups: list[dict[str, Any]]) -> str:

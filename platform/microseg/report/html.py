@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlflow import MlflowClient
 
+from microseg import pages
 from microseg.report import figures, formats, probabilities, sentences, tables
 from microseg.report.comparisons import LEVEL, interval, matrix, rivals
 from microseg.report.hold_out import decisions
@@ -40,9 +40,7 @@ def page(client: MlflowClient, study: StudyView, importance: Mapping[str, float]
     importance : mapping of str to float, optional
         The share of each parameter, by path; see `microseg.search.importance`.
     """
-    environment = Environment(
-        loader=PackageLoader("microseg", "templates"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = pages.environment()
     names = ("rounded", "number", "cost", "probability", "difference")
     environment.filters |= {name: getattr(formats, name) for name in names}
     environment.filters |= {"measured": sentences.measured, "state": sentences.state, "shade": _shade}

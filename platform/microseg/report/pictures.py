@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from mlflow import MlflowClient
 
-from microseg.report.fold_sizes import artifact
+from microseg.pages import data_address
+from microseg.tracking.artifacts import find_json
 
 EXAMPLES = "examples"  # folder among the artifacts of a study
 
@@ -24,7 +24,7 @@ class Picture(NamedTuple):
 
 def pictures(client: MlflowClient, run_id: str) -> list[Picture]:
     """Return the examples among a study's artifacts, the lowest Dice first; none where none were drawn."""
-    listed = artifact(client, run_id, f"{EXAMPLES}/examples.json")
+    listed = find_json(client, run_id, f"{EXAMPLES}/examples.json")
     if not listed:
         return []
     with tempfile.TemporaryDirectory() as scratch:
@@ -33,7 +33,7 @@ def pictures(client: MlflowClient, run_id: str) -> list[Picture]:
             Picture(
                 one["kind"],
                 f"{one['image']}, fold {one['fold'] + 1}, Dice {one['dice']:.3f}",
-                f"data:image/jpeg;base64,{base64.b64encode((folder / one['file']).read_bytes()).decode()}",
+                data_address("jpeg", (folder / one["file"]).read_bytes()),
             )
             for one in listed["examples"]
         ]

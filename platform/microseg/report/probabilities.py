@@ -18,9 +18,9 @@ from microseg.metrics.calibration import (
     reliability,
     thresholds_of_others,
 )
-from microseg.report.figures import BLUE, GREY, ORANGE, svg
-from microseg.report.fold_sizes import artifact
+from microseg.pages import BLUE, GREY, ORANGE, svg
 from microseg.report.leaderboard import StudyView
+from microseg.tracking.artifacts import find_json
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def probabilities(client: MlflowClient, study: StudyView) -> Probabilities | Non
     if not study.ranked:
         return None
     best = study.ranked[0]
-    results = [artifact(client, run_id, "result.json") or {} for run_id in best.fold_runs]
+    results = [find_json(client, run_id, "result.json") or {} for run_id in best.fold_runs]
     kept = [
         Calibration.model_validate(found) for found in (each.get("calibration") for each in results) if found
     ]

@@ -4,7 +4,7 @@ A larger score is better: whoever minimises negates.
 """
 
 from microseg.statistics.comparison import Comparison, Pairs, against, corrected_t, holm, pairs
-from microseg.statistics.hold_out import FEWEST_GROUPS, LEAST, Gate, gate, group_means, level
+from microseg.statistics.hold_out import FEWEST_GROUPS, LEAST, Gate, gate, group_means, half_width, level
 from microseg.statistics.racing import Verdict, decide, incumbent, noise, race
 from microseg.statistics.repeats import SeedSpread, seed_spread, smallest_difference
 
@@ -21,6 +21,7 @@ __all__ = [
     "decide",
     "gate",
     "group_means",
+    "half_width",
     "holm",
     "incumbent",
     "level",

@@ -81,6 +81,19 @@ def group_means(differences: ArrayLike, groups: Sequence[Hashable]) -> NDArray[n
     return means
 
 
+def half_width(means: NDArray[np.float64], tail: float) -> float:
+    """Return how far the bound of a t interval of the mean of group means lies from it.
+
+    Parameters
+    ----------
+    means : ndarray of float, shape (groups,)
+        Two groups at least; groups - 1 are the degrees of freedom.
+    tail : float
+        The chance beyond the bound.
+    """
+    return float(stdtrit(len(means) - 1, 1 - tail)) * float(means.std(ddof=1)) / math.sqrt(len(means))
+
+
 def gate(differences: ArrayLike, groups: Sequence[Hashable], use: int, least: float = LEAST) -> Gate:
     """Decide whether a challenger is better than the champion.
 
@@ -110,6 +123,6 @@ def gate(differences: ArrayLike, groups: Sequence[Hashable], use: int, least: fl
     estimate, count, images = float(means.mean()), len(means), len(groups)
     if count < FEWEST_GROUPS:
         return Gate(estimate, count, images, chance, None, None, None)
-    reach = float(stdtrit(count - 1, 1 - chance)) * float(means.std(ddof=1)) / math.sqrt(count)
+    reach = half_width(means, chance)
     low = estimate - reach
     return Gate(estimate, count, images, chance, low, max(reach, least), low > 0 and estimate >= least)

@@ -11,7 +11,7 @@ from microseg.study.request import (
     splits_file,
     state_file,
 )
-from microseg.study.run import describe, divide, prepare, resume, search, study_run
+from microseg.study.run import describe, divide, prepare, resume, search
 
 __all__ = [
     "Outcome",
@@ -28,5 +28,4 @@ __all__ = [
     "single",
     "splits_file",
     "state_file",
-    "study_run",
 ]

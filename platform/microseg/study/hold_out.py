@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -18,6 +15,7 @@ from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.storage import cache
 from microseg.study.request import Request
+from microseg.tracking.artifacts import read_json
 
 _FILES = ("request.json", "manifest.json", "folds.json")
 FORCE = 'promote it all the same with --force --why "..."'
@@ -52,7 +50,7 @@ def origin(client: MlflowClient, version: ModelVersion) -> Origin | None:
     """Return the study that a version comes from; None where no images are known of it."""
     if not version.run_id or not _described(client, version.run_id):
         return None
-    request, manifest, folds = (_artifact(client, version.run_id, name) for name in _FILES)
+    request, manifest, folds = (read_json(client, version.run_id, name) for name in _FILES)
     parts = [Fold.model_validate(fold) for fold in folds["folds"]]
     seen = frozenset(name for fold in parts for name in (*fold.train, *fold.valid))
     return Origin(version.run_id, Request.model_validate(request), Manifest.model_validate(manifest), seen)
@@ -123,8 +121,3 @@ def refuse_trained(version: ModelVersion, found: Origin, held: tuple[Item, ...])
             f"{version.name} version {version.version} was trained on {len(known)} of the {len(held)} images "
             f"of the hold-out ('{known[0]}' among them), so they cannot judge it; to do without, {FORCE}"
         )
-
-
-def _artifact(client: MlflowClient, run_id: str, name: str) -> Any:
-    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
-        return json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))

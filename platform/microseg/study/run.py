@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import yaml
 from mlflow import MlflowClient
@@ -42,7 +41,7 @@ from microseg.study.request import (
     write_text,
 )
 from microseg.tracking import provenance, store, tree
-from microseg.tracking.tree import StudyRun
+from microseg.tracking.tree import StudyRun, study_run
 
 
 def prepare(request: Request) -> Prepared:
@@ -147,20 +146,6 @@ def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> Non
         points=tuple(points),
     )
     write_text(state_file(prepared.request.name), state.model_dump_json(indent=1))
-
-
-@contextmanager
-def study_run(client: MlflowClient, name: str, former: str | None = None) -> Iterator[StudyRun]:
-    """Open the study's run in MLflow; whatever happens, it ends with what became of the study."""
-    run = tree.open_study(client, name, former)
-    try:
-        yield run
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        tree.interrupt(client, run)
-        tree.end(client, run.run_id, state, str(error)[:500])
-        raise
-    tree.end(client, run.run_id, "completed")
 
 
 def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:

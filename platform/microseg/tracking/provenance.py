@@ -65,7 +65,8 @@ def in_words(hardware: dict[str, Any]) -> str:
     return f"{hardware['cpu']}, {hardware['cores']} cores, {memory}, {gpus}, {hardware['precision']}"
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who is logged in here."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an entry in the user database
@@ -96,7 +97,7 @@ def record(client: MlflowClient, run_id: str, manifest: Manifest, facts: dict[st
         "microseg.data": manifest.name,
         "microseg.digest": manifest.digest,
         "microseg.hardware": in_words(facts["hardware"]),
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         "mlflow.source.name": f"microseg {microseg.__version__}",
         "mlflow.source.type": "LOCAL",
     }

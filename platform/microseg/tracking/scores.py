@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
@@ -18,6 +16,7 @@ from microseg.data.files import content_hash
 from microseg.errors import MicrosegError, did_you_mean
 from microseg.scoring import ImageScores, means, means_over_groups
 from microseg.tracking import tree
+from microseg.tracking.artifacts import log_table, read_json
 from microseg.tracking.store import experiment_for
 
 SCORE, NAME = "score", "microseg.name"
@@ -84,10 +83,8 @@ def record(client: MlflowClient, scored: Scored, tags: Mapping[str, str]) -> Sco
     if scored.grouped:
         values |= {f"{SCORE}_groups/{name}": x for name, x in means_over_groups(scored.table).items()}
     client.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
-    # As MLflow's `log_table` does, which makes pandas 3 warn of itself.
-    client.log_dict(run_id, _table(scored), TABLE)
-    viewer = {"mlflow.loggedArtifacts": json.dumps([{"path": TABLE, "type": "table"}])}
-    tree.set_tags(client, run_id, {DIGEST: digest, DATA: scored.data, **viewer, **tags})
+    log_table(client, run_id, TABLE, *_table(scored))
+    tree.set_tags(client, run_id, {DIGEST: digest, DATA: scored.data, **tags})
     tree.end(client, run_id, "completed", f"{len(scored.table)} images scored")
     return scored
 
@@ -118,9 +115,7 @@ def recorded(client: MlflowClient, name: str) -> Scored:
         names = [run.data.tags[NAME] for run in _runs(client) if _whole(run)]
         hint = did_you_mean(name, names) if names else "there are none yet"
         raise MicrosegError(f"no scores are named '{name}' in {client.tracking_uri}; {hint}")
-    with tempfile.TemporaryDirectory(prefix="microseg-") as scratch:
-        text = Path(client.download_artifacts(run.info.run_id, TABLE, scratch)).read_text(encoding="utf-8")
-    document = json.loads(text)
+    document = read_json(client, run.info.run_id, TABLE)
     rows = [dict(zip(document["columns"], row, strict=True)) for row in document["data"]]
     return Scored(
         name=name,
@@ -148,11 +143,11 @@ def _open(client: MlflowClient, name: str, former: Run | None) -> str:
     return given
 
 
-def _table(scored: Scored) -> dict[str, list[Any]]:
-    """Return the table of images as MLflow's viewer reads it: names of columns, and rows."""
+def _table(scored: Scored) -> tuple[list[str], list[list[Any]]]:
+    """Return the table of images: names of columns, and rows."""
     metrics = list(scored.table[0].scores)
     rows = [
         [one.image, one.group, *(one.scores[name] for name in metrics), *files]
         for one, files in zip(scored.table, scored.files, strict=True)
     ]
-    return {"columns": ["image", "group", *metrics, *FileHashes._fields], "data": rows}
+    return ["image", "group", *metrics, *FileHashes._fields], rows

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -103,6 +104,25 @@ def open_study(client: MlflowClient, name: str, former: str | None = None) -> St
     client.update_run(given, name=name)
     set_tags(client, given, tags)
     return StudyRun(given, experiment_id, name)
+
+
+@contextmanager
+def study_run(
+    client: MlflowClient, name: str, former: str | None = None, reason: str = ""
+) -> Iterator[StudyRun]:
+    """Open the study's run in MLflow; whatever happens, it ends with what became of the study.
+
+    ``former`` is as for `open_study`; ``reason`` is kept with a study that ends well.
+    """
+    run = open_study(client, name, former)
+    try:
+        yield run
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        interrupt(client, run)
+        end(client, run.run_id, state, str(error)[:500])
+        raise
+    end(client, run.run_id, "completed", reason)
 
 
 def open_trial(

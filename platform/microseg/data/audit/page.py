@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from microseg import pages
 from microseg.data.arrays import image_array
 from microseg.data.audit.findings import LEVELS, Finding
 from microseg.data.audit.likeness import NEAR, SAME
@@ -33,17 +32,18 @@ def page(manifest: Manifest, cache: Path, findings: Sequence[Finding]) -> str:
     MicrosegError
         If a file has changed since the data set was checked.
     """
-    environment = Environment(
-        loader=PackageLoader("microseg", "templates"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("audit.html").render(
-        manifest=manifest,
-        findings=findings,
-        counts={level: sum(finding.level == level for finding in findings) for level in LEVELS},
-        meaning=_MEANING,
-        near=NEAR,
-        same=SAME,
-        thumbnails=_thumbnails(manifest, cache, findings),
+    return (
+        pages.environment()
+        .get_template("audit.html")
+        .render(
+            manifest=manifest,
+            findings=findings,
+            counts={level: sum(finding.level == level for finding in findings) for level in LEVELS},
+            meaning=_MEANING,
+            near=NEAR,
+            same=SAME,
+            thumbnails=_thumbnails(manifest, cache, findings),
+        )
     )
 
 
@@ -66,4 +66,4 @@ def _data_uri(image: Array) -> str:
     png = imagecodecs.png_encode(
         np.ascontiguousarray(np.squeeze(grey, axis=2) if grey.shape[2] == 1 else grey)
     )
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return pages.data_address("png", bytes(png))
