@@ -4,9 +4,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
-from microseg import report
+from microseg import cli, report
 from microseg.checks import check_space
 from microseg.config import SearchConfig, TrialConfig, parse
 from microseg.data.options import DataOptions
@@ -141,3 +142,19 @@ def test_a_card_that_an_earlier_version_wrote_is_of_an_ensemble(registered, tmp_
     del text["kind"]
     (tmp_path / "card.json").write_text(json.dumps(text))
     assert type(card).read(tmp_path) == card
+
+
+@pytest.mark.parametrize(("given", "kind"), [((), "ensemble"), (("--candidate", "best_fold"), "best_fold")])
+def test_crossval_registers_what_it_is_told(called, monkeypatch, tmp_path, given, kind):
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(SPACE))
+    asked = []
+    monkeypatch.setattr(cli.studies, "_run", asked.append)
+    code, _, _ = called("crossval", "--config", tmp_path / "best.yaml", "--data", tmp_path, *given)
+    assert (code, asked[0].config.candidate) == (0, kind)
+
+
+def test_crossval_refuses_an_unknown_candidate_in_one_line(called, tmp_path):
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(SPACE))
+    code, _, said = called("crossval", "--config", tmp_path / "best.yaml", "--candidate", "latest")
+    assert code == 2 and len(said.splitlines()) == 1
+    assert "best.yaml: candidate: Input should be 'ensemble', 'best_fold' or 'retrained'" in said

@@ -175,13 +175,17 @@ def crossval(
     folds: Folds = "5",
     model: Model = "",
     seed: Seed = None,
+    candidate: Annotated[
+        str, typer.Option(help="What is registered: ensemble (the default), best_fold or retrained.")
+    ] = "",
     *,
     options: DataOptions,
 ) -> None:
     """Train all folds of one configuration."""
     studies = _studies()
     values = read_trial(config).model_dump(mode="json")
-    search_config = _changed(studies.single(values, str(config)), str(config), {"folds": folds, "seed": seed})
+    given = {"folds": folds, "seed": seed, "candidate": candidate}
+    search_config = _changed(studies.single(values, str(config)), str(config), given)
     _run(_request(data, study, search_config, options, model))
 
 
