@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import mlflow
@@ -12,7 +13,7 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 
-from microseg import registry
+from microseg import registry, report
 from microseg import study as studies
 from microseg.config import SearchConfig, TrialConfig
 from microseg.data.images import read_image, read_labels, write_image
@@ -122,7 +123,9 @@ def study(client, name, data, holdout=0.6, metric="val/dice"):
     options = DataOptions(group_regex=r"^(g\d+)_", mask_kind="binary")
     request = studies.Request(name=name, data=data, options=options, config=config)
     prepared = studies.divide(request, parse_space(config.space, "test"))
-    run_id = client.create_run("0", run_name=name).info.run_id
+    tags = {"study": name, "level": "study", "metric": metric, "mode": "max", "folds": "2"}
+    tags = {f"microseg.{key}": value for key, value in tags.items()}
+    run_id = client.create_run("0", tags=tags, run_name=name).info.run_id
     client.log_text(run_id, prepared.request.model_dump_json(), "request.json")
     client.log_text(run_id, prepared.manifest.model_dump_json(), "manifest.json")
     client.log_dict(run_id, {"folds": [fold.model_dump() for fold in prepared.folds]}, "folds.json")
@@ -362,6 +365,27 @@ def test_the_command_says_what_was_decided_and_its_exit_code_whether_it_serves(d
     code, said, _ = called("promote", "--model", desk.name, "--force", "--why", "again")
     assert code == 0 and "version 2 is champion already" in said
     assert desk.tags(2)["microseg.why"] == "the camera is another"
+
+
+def report_of(desk):
+    return Path(download_artifacts(run_id=desk.run_id, artifact_path="report.html")).read_text()
+
+
+def test_the_report_of_the_study_tells_of_the_decision(desk, called):
+    decided = f"version 1 of model {desk.name} has dice"
+    desk.register(FINE)
+    called("promote", "--model", desk.name, "--version", "1")
+    assert decided in report_of(desk) and "No hold-out figure exists yet" not in report_of(desk)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_decision_and_says_what_to_do(desk, called, monkeypatch):
+    desk.register(FINE)
+    with monkeypatch.context() as broken:
+        broken.setattr(report, "log_page", Mock(side_effect=OSError("no space left")))
+        code, said, _ = called("promote", "--model", desk.name, "--version", "1")
+    assert (code, desk.champion) == (0, 1)
+    (line,) = (line for line in said.splitlines() if "no space left" in line)
+    assert line.endswith("to write it again: microseg report shared --output report.html")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,9 @@ def _met(client: Any, model: str, version: int, least: float, data: Path | None)
         say(sentence)
     run_id = client.get_model_version(model, str(version)).run_id
     say(f"look   run {run_id}, artifact {registry.artifact(decision)}.html")
+    problem = promotion.renew_report(client, run_id)
+    if problem:
+        say(f"note   {problem}")
     if decision.outcome != "promoted":
         raise typer.Exit(1)
     _moved(registry.history(model)[-1])

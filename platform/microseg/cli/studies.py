@@ -206,10 +206,9 @@ def write_report(
     view = report.view(client, report.find_study(client, study))
     _show(view)
     if output:
-        text = report.page(client, view, importances(*view.observations))
+        text = report.log_page(client, view, importances(*view.observations))
         with replacing(output) as file:
             file.write(text.encode())
-        client.log_text(view.run.info.run_id, text, "report.html")
         say(f"report  {output}")
 
 

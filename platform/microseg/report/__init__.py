@@ -1,7 +1,7 @@
 """What a study found: the leaderboard for the terminal and for MLflow, and one HTML page."""
 
 from microseg.report.comparisons import interval, matrix, rivals
-from microseg.report.html import page
+from microseg.report.html import log_page, page
 from microseg.report.leaderboard import Row, StudyView, find_study, view
 from microseg.report.pareto import front
 from microseg.report.pictures import EXAMPLES
@@ -19,6 +19,7 @@ __all__ = [
     "frame",
     "front",
     "interval",
+    "log_page",
     "matrix",
     "page",
     "repeats",

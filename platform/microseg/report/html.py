@@ -15,6 +15,7 @@ from microseg.report.leaderboard import COSTS, StudyView
 from microseg.report.pictures import pictures
 from microseg.report.replicates import repeats
 
+REPORT = "report.html"  # among the artifacts of a study
 ROWS = 200  # a browser lays out a longer table slowly, and nobody reads it; the CSV has all
 LEADERS = 20  # rows of the leaderboard that are open, and rivals of the best that are listed
 COLUMNS = 5  # parameters that are columns; of more, those of the best trials are told in words
@@ -60,6 +61,13 @@ def page(client: MlflowClient, study: StudyView, importance: Mapping[str, float]
         repetition=sentences.repetition(study),
         facts=_facts(study),
     )
+
+
+def log_page(client: MlflowClient, study: StudyView, importance: Mapping[str, float] | None = None) -> str:
+    """Render a study as `page` does, keep that in its artifacts in place of an earlier one, and return it."""
+    text = page(client, study, importance)
+    client.log_text(study.run.info.run_id, text, REPORT)
+    return text
 
 
 def _leaderboard(study: StudyView) -> dict[str, Any]:

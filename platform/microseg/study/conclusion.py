@@ -58,7 +58,7 @@ def conclude(
     if view.replicates:
         client.log_text(run.run_id, report.repeats_frame(view).to_csv(index=False), "repeats.csv")
     log_examples(client, run, prepared, best)
-    client.log_text(run.run_id, report.page(client, view, importances(*view.observations)), "report.html")
+    report.log_page(client, view, importances(*view.observations))
     model = prepared.request.model or prepared.manifest.name
     version = package(client, run, prepared, best, model)
     kind = prepared.request.config.candidate

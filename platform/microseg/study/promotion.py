@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from microseg import registry
+from microseg import registry, report
 from microseg.components import bind
 from microseg.data.arrays import image_array, target_array
 from microseg.data.manifest import Item
@@ -19,6 +20,7 @@ from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.metrics.counts import METRICS, confusion
 from microseg.registry import Decision, ImageScore, Meeting, Overlay
+from microseg.search.importance import importances
 from microseg.serving.batch import load_segmenter
 from microseg.serving.segmenter import Segmenter
 from microseg.storage import cache, home
@@ -87,6 +89,36 @@ def promote(
             )
         registry.promote(name, version)
     return decision
+
+
+def renew_report(client: MlflowClient, run_id: str) -> str:
+    """Write the report of a study again, now that the hold-out has said something of its model.
+
+    The decision stands whatever becomes of that.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    run_id : str
+        The study's run.
+
+    Returns
+    -------
+    str
+        What went wrong and what to do about it, in a line; empty where the report is written.
+    """
+    run = client.get_run(run_id)
+    try:
+        view = report.view(client, run)
+        report.log_page(client, view, importances(*view.observations))
+    except (OSError, MicrosegError, MlflowException) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        return (
+            f"the report of study {run.info.run_name} does not tell of this yet ({problem}); to write it "
+            f"again: microseg report {run.info.run_name} --output report.html"
+        )
+    return ""
 
 
 def _known(found: Origin | None, version: ModelVersion) -> Origin:
