@@ -20,7 +20,7 @@ def item(name, group=None, stratum="", split=None):
         split=split,
         height=8,
         width=8,
-        sha256=name,
+        hashes=(name, name),
     )
 
 

@@ -36,7 +36,7 @@ def manifest(images: int = 10) -> Manifest:
     items = [
         Item(
             name=f"i{n}", images=(Path(f"i{n}.png"),), mask=Path(f"m{n}.png"), group=f"g{n}", height=64, width=64,
-            sha256=f"{n:064d}",
+            hashes=(f"{n:064d}",) * 2,
         )
         for n in range(images)
     ]  # fmt: skip

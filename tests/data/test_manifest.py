@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -60,8 +62,14 @@ def test_the_digest_knows_how_the_data_is_read(manifest, change):
 
 def test_the_digest_knows_every_image_and_mask(manifest):
     assert manifest.model_copy(update={"items": manifest.items[1:]}).digest != manifest.digest
-    swapped = manifest.items[0].model_copy(update={"sha256": manifest.items[1].sha256})
+    swapped = manifest.items[0].model_copy(update={"hashes": manifest.items[1].hashes})
     assert manifest.model_copy(update={"items": (swapped, *manifest.items[1:])}).digest != manifest.digest
+
+
+def test_files_are_known_by_the_hashes_that_other_programs_print(manifest):
+    for item in manifest.items:
+        contents = [path.read_bytes() for path in (*item.images, item.mask)]
+        assert item.hashes == tuple(hashlib.sha256(content).hexdigest() for content in contents)
 
 
 def test_a_description_names_what_matters(manifest):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from microseg.augment import augmenter
 from microseg.config import Component
-from microseg.data.files import content_hash
+from microseg.data.files import file_hash
 from microseg.data.images import write_image
 from microseg.data.manifest import Item, Manifest
 from microseg.data.pairs import Pair, encode_targets, load_pairs
@@ -202,7 +202,6 @@ def manifest(tmp_path):
         image, mask = tmp_path / f"i{index}.png", tmp_path / f"m{index}.png"
         write_image(image, rng.integers(0, 256, (12, 9, 1), np.uint8))
         write_image(mask, rng.integers(0, 2, (12, 9), np.uint8))
-        parts = (content_hash([path.read_bytes()]).encode() for path in (image, mask))
         items.append(
             Item(
                 name=f"im{index}",
@@ -211,7 +210,7 @@ def manifest(tmp_path):
                 group=str(index),
                 height=12,
                 width=9,
-                sha256=content_hash(parts),
+                hashes=tuple(file_hash(path.read_bytes()) for path in (image, mask)),
             )
         )
     return Manifest(name="set", source="here", items=tuple(items), channels=1, mask_kind="binary")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from microseg.data.borders import border_distance, separate
-from microseg.data.files import content_hash, read_bytes, replacing
+from microseg.data.files import content_hash, file_hash, read_bytes, replacing
 from microseg.data.images import Array, read_image, read_labels
 from microseg.data.manifest import Item, Manifest
 from microseg.data.masks import IGNORE, to_target
@@ -119,8 +119,7 @@ def _cached(item: Item, role: str, cache: Path, decode: Callable[[], Array]) -> 
 
 def _check_unchanged(item: Item) -> None:
     """Make sure that what is stored under a content hash has that content."""
-    hashes = (content_hash([read_bytes(path)]) for path in (*item.images, item.mask))
-    if content_hash(part.encode() for part in hashes) != item.sha256:
+    if tuple(file_hash(read_bytes(path)) for path in (*item.images, item.mask)) != item.hashes:
         raise MicrosegError(
             f"{item.images[0]}: it or its mask changed since the data set was checked; start again"
         )

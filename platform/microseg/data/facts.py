@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from microseg.config import Strict
-from microseg.data.files import content_hash, read_bytes, replacing
+from microseg.data.files import content_hash, file_hash, read_bytes, replacing
 from microseg.data.images import Array, decode_image, decode_labels, is_lossy, join_channels
 from microseg.errors import MicrosegError
 
@@ -53,7 +53,7 @@ class _Entry(Strict):
 
 
 class _Pages(Strict):
-    version: Literal[1]  # raise it when the facts or the rules behind them change
+    version: Literal[2]  # raise it when the facts or the rules behind them change
     known: dict[str, _Entry]
 
 
@@ -98,7 +98,7 @@ class Ledger:
     def save(self) -> None:
         """Write what was used since the ledger was opened, as a whole."""
         with replacing(self._path) as handle:
-            handle.write(_Pages(version=1, known=self._used).model_dump_json().encode())
+            handle.write(_Pages(version=2, known=self._used).model_dump_json().encode())
 
     def _facts(self, role: str, files: Sequence[Path], model: type[F], examine: Callable[[], F]) -> F:
         key, stamp = _key(role, files), _stamp(files)
@@ -145,7 +145,7 @@ def examine_image(files: Sequence[Path], axes: str | None) -> ImageFacts:
     contents = [read_bytes(file) for file in files]
     parts = [decode_image(data, str(file), axes) for data, file in zip(contents, files, strict=True)]
     height, width, channels = join_channels(parts, files).shape
-    hashes = tuple(content_hash([data]) for data in contents)
+    hashes = tuple(file_hash(data) for data in contents)
     return ImageFacts(height=height, width=width, channels=channels, dtype=str(parts[0].dtype), hashes=hashes)
 
 
@@ -164,7 +164,7 @@ def examine_mask(file: Path) -> MaskFacts:
     return MaskFacts(
         height=labels.shape[0],
         width=labels.shape[1],
-        hash=content_hash([data]),
+        hash=file_hash(data),
         lossy=lossy,
         values=tuple(int(value) for value in values[:MOST_VALUES]),
         maximum=int(values[-1]),

@@ -53,6 +53,11 @@ def read_bytes(path: Path) -> bytes:
         raise MicrosegError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def file_hash(content: bytes) -> str:
+    """Return the sha256 (hex) of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def content_hash(parts: Iterable[bytes]) -> str:
     """Return the sha256 (hex) of a sequence of byte strings, each hashed on its own first.
 

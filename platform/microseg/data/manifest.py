@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from microseg.config import Strict
-from microseg.data.files import absolute, replacing
+from microseg.data.files import absolute, content_hash, replacing
 from microseg.errors import MicrosegError
 
 MaskKind = Literal["binary", "instance", "classes"]
@@ -25,7 +25,8 @@ class Item(Strict):
 
     ``images`` is one file with all channels, or one file per channel in channel order. ``group``
     (specimen, session, slide) is never split across folds; ``stratum`` is balanced over them.
-    ``sha256`` is the content hash of the images and the mask, in that order.
+    ``hashes`` are the sha256 (hex) of each of its files, the images in their order and then the mask, as
+    ``sha256sum`` prints them.
     """
 
     name: str
@@ -36,7 +37,12 @@ class Item(Strict):
     split: Split | None = None
     height: int
     width: int
-    sha256: str
+    hashes: tuple[str, ...] = Field(min_length=2)
+
+    @property
+    def sha256(self) -> str:
+        """Content hash (sha256 hex) of the images and the mask."""
+        return content_hash(part.encode() for part in self.hashes)
 
 
 class Manifest(Strict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from microseg.data import dsb2018, folders, table
 from microseg.data.entries import Entry, Format, Listing, refuse_repeats
 from microseg.data.facts import ImageFacts, Ledger, MaskFacts
-from microseg.data.files import absolute, content_hash
+from microseg.data.files import absolute
 from microseg.data.manifest import Item, Manifest
 from microseg.data.masks import interpret
 from microseg.data.options import DataOptions
@@ -118,7 +118,7 @@ def _item(entry: Entry, image: ImageFacts, mask: MaskFacts) -> Item:
         split=entry.split,
         height=image.height,
         width=image.width,
-        sha256=content_hash(part.encode() for part in (*image.hashes, mask.hash)),
+        hashes=(*image.hashes, mask.hash),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from microseg.data.entries import Entry, apply_group_regex, image_files, join_table, refuse_repeats
 from microseg.data.facts import Ledger, whole_labels
-from microseg.data.files import absolute, content_hash, read_bytes
+from microseg.data.files import absolute, read_bytes
 from microseg.data.folders import MASK_SUFFIXES
 from microseg.data.images import READABLE, Array, decode_labels, is_lossy
 from microseg.data.manifest import Item, Manifest
@@ -60,7 +60,7 @@ def open_truth(source: Path, options: DataOptions, cache: Path) -> Manifest:
             **entry._asdict() | {"group": entry.group or entry.name},
             height=facts[entry.mask].height,
             width=facts[entry.mask].width,
-            sha256=content_hash([facts[entry.mask].hash.encode()] * 2),  # as its image and as its mask
+            hashes=(facts[entry.mask].hash,) * 2,  # as its image and as its mask
         )
         for entry in apply_group_regex(entries, options.group_regex)
     )

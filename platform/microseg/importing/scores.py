@@ -13,7 +13,7 @@ from pydantic import Field
 from microseg import folds
 from microseg.config import Strict, did_you_mean
 from microseg.data.arrays import instance_array, target_array
-from microseg.data.files import content_hash, read_bytes
+from microseg.data.files import file_hash, read_bytes
 from microseg.data.images import Array
 from microseg.data.manifest import Item, Manifest
 from microseg.data.options import DataOptions
@@ -110,7 +110,7 @@ def _score_item(item: Item, truth: Manifest, file: Path | None, read: Meaning) -
 
 
 def _hash(file: Path) -> str:
-    return content_hash([read_bytes(file)])
+    return file_hash(read_bytes(file))
 
 
 def _notes(truth: Manifest, read: Meaning, missing: Sequence[str], extra: Sequence[Path]) -> tuple[str, ...]:
