@@ -77,7 +77,7 @@ def test_standard_error_holds_nothing_but_the_one_line(tmp_path):
 
 
 def test_demo_data_can_be_inspected_audited_and_written_as_a_manifest(called, tmp_path):
-    assert called("demo-data", "cells", "--images", "8")[0] == 0
+    assert called("demo-data", "cells", "--images", "8", "--sessions", "4")[0] == 0
     code, out, _ = called("data", "inspect", "cells")
     assert code == 0 and "instance" in out and "8" in out
     assert called("data", "audit", "cells")[0] == 0

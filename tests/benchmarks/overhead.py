@@ -127,7 +127,9 @@ def main() -> None:
     workdir = given.workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(workdir))  # before TensorFlow and MLflow read it
-    data = (given.data or write_demo(workdir / "data", images=given.images, size=given.size)).resolve()
+    data = (
+        given.data or write_demo(workdir / "data", images=given.images, sessions=8, size=given.size)
+    ).resolve()
     recipe = prepared(data, settings(given, 1))
     config = settings(given, calibrated(given, recipe, workdir))
     space = workdir / "space.yaml"

@@ -83,7 +83,7 @@ def tiny_searches(count: int, workdir: Path) -> dict[str, list[float]]:
 
     space = workdir / "space.yaml"
     space.write_text(yaml.safe_dump(SPACE), encoding="utf-8")
-    data = write_demo(workdir / "data")
+    data = write_demo(workdir / "data", images=24, sessions=8)
     runs = [phases(search_once(data, space, f"startup-{number}", workdir)) for number in range(count)]
     return {label: [run[label] for run in runs] for label in runs[0]}
 

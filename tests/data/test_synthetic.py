@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from microseg.config import SearchConfig
 from microseg.data.audit import audit
 from microseg.data.images import read_image, read_labels
 from microseg.data.synthetic import draw_cells, write_demo
 from microseg.errors import MicrosegError
+from microseg.folds import split_holdout
+from microseg.statistics import FEWEST_GROUPS
 
 
 def content(folder):
@@ -38,6 +41,12 @@ def test_more_images_leave_the_first_ones_as_they_are(tmp_path):
     few = content(write_demo(tmp_path / "few", images=2, sessions=2, size=48))
     more = content(write_demo(tmp_path / "more", images=6, sessions=2, size=48))
     assert few["images/sessionB_001.tif"] == more["images/sessionB_001.tif"]
+
+
+def test_the_demo_has_as_many_sessions_as_a_promotion_needs(tmp_path, opened):
+    manifest = opened(write_demo(tmp_path / "demo", images=12))
+    _, held = split_holdout(manifest, SearchConfig.model_fields["holdout"].default, 0, tmp_path / "s.yaml")
+    assert len(held.groups) >= FEWEST_GROUPS
 
 
 def test_it_looks_like_fluorescence(tmp_path):

@@ -93,7 +93,7 @@ class Cluster:
 def desk(tmp_path_factory, desk_in):
     """The same study on this machine, then on the cluster."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "12")
+    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     search = ("search", "--data", "cells", "--space", "space.yaml", "--study")
     desk.run(*search, "here")

@@ -36,7 +36,7 @@ def runs(client: MlflowClient) -> dict:
 def desk(tmp_path_factory, desk_in):
     """A study that was interrupted in its first fold, and what it said."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "8")
+    desk.run("demo-data", "cells", "--images", "8", "--sessions", "8")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     # A shell that starts something in the background lets it ignore the signal, and so its children.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)

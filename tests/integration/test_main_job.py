@@ -60,7 +60,7 @@ def kill_when(process: subprocess.Popen[str], reached: Path) -> None:
 def desk(tmp_path_factory, desk_in):
     """A study that was killed after its first fold and then resumed."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "12")
+    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     process = desk.start("search", "--data", "cells", "--space", "space.yaml", "--study", "first")
     fold = desk.folder / ".microseg/studies/first/trial-000/fold-0"

@@ -24,7 +24,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, project):
     folder = tmp_path_factory.mktemp("desk")
-    write_demo(folder / "cells", images=12)
+    write_demo(folder / "cells", images=12, sessions=8)
     (folder / "best.yaml").write_text(yaml.safe_dump(CONFIG))
     env = {
         key: value

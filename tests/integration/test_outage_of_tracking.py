@@ -28,7 +28,7 @@ SPACE = {
 
 def test_a_study_outlives_its_tracking_server(tmp_path, desk_in, tracking_server):
     desk = desk_in(tmp_path)
-    desk.run("demo-data", "cells", "--images", "12")
+    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
     (tmp_path / "server").mkdir()
     server = tracking_server(tmp_path / "server")

@@ -36,7 +36,7 @@ SPACE = {
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, desk_in):
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "12")
+    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     desk.output = desk.run(
         "search", "--data", "cells", "--space", "space.yaml", "--study", "first", "--concurrency", "2"

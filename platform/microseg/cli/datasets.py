@@ -23,14 +23,18 @@ app.add_typer(data_app, name="data")
 @app.command(name="demo-data")
 def demo_data(
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
-    images: Annotated[int, typer.Option(help="Number of images.", min=8)] = 24,
+    images: Annotated[int, typer.Option(help="Number of images.", min=8)] = 36,
+    sessions: Annotated[
+        int,
+        typer.Option(help="Number of sessions; 12 are the fewest that decide a promotion.", min=1, max=26),
+    ] = 12,
     size: Annotated[int, typer.Option(help="Side of an image in pixels.", min=128)] = 128,
     seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
 ) -> None:
     """Write a synthetic data set: cells that touch, uneven light, blur and noise, in several sessions."""
     from microseg.data.synthetic import write_demo
 
-    say(f"wrote {write_demo(folder, images=images, size=size, seed=seed)}")
+    say(f"wrote {write_demo(folder, images=images, sessions=sessions, size=size, seed=seed)}")
 
 
 def _open(data: str, options: DataOptions) -> Any:

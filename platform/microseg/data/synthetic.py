@@ -38,7 +38,7 @@ class _Session(NamedTuple):
     offset: float  # grey value of no light
 
 
-def write_demo(folder: Path, *, images: int = 24, sessions: int = 8, size: int = 128, seed: int = 0) -> Path:
+def write_demo(folder: Path, *, images: int = 36, sessions: int = 12, size: int = 128, seed: int = 0) -> Path:
     """Write paired folders of synthetic cell images and instance masks.
 
     Parameters
@@ -48,7 +48,8 @@ def write_demo(folder: Path, *, images: int = 24, sessions: int = 8, size: int =
     images : int
         Number of images, dealt evenly over the sessions.
     sessions : int
-        Number of sessions, at most 26; they are named ``sessionA``, ``sessionB``, ...
+        Number of sessions, at most 26; they are named ``sessionA``, ``sessionB``, ... Of 12 a search holds
+        six out, the fewest that decide a promotion.
     size : int
         Height and width in pixels, at least 32.
     seed : int
