@@ -87,6 +87,24 @@ def test_report_promote_predict_and_reproduce(desk):
     assert "val/dice was" in desk("reproduce", run_id=fold.info.run_id)
 
 
+def test_results_and_masks_from_elsewhere(desk):
+    table = desk.folder / "results.csv"
+    table.write_text("architecture,fold1,fold2,fold3\nunet,0.81,0.83,0.85\nlinknet,0.80,0.84,0.79\n")
+    output = desk("import-results", file=table, name="old", **{"id-column": "architecture"})
+    assert "imported: study 'old' with 2 configurations, 2 with all 3 folds" in output
+    output = desk("report", study="old", output=desk.folder / "old.html")
+    assert "linknet cannot be told apart from unet on this data" in output
+    masks = {"truth": desk.folder / "cells", "prediction": desk.folder / "cells/masks"}
+    assert re.search(r"dice +1\.0000", desk("score", name="colleague", **masks))
+    output = desk("score", name="again", against="colleague", **masks)
+    assert "This is a comparison, not a promotion" in output
+    made = [run.info for run in desk.client.search_runs(["0"]) if run.info.run_name in ("old", "colleague")]
+    assert sorted((run.run_name, run.status) for run in made) == [
+        ("colleague", "FINISHED"),
+        ("old", "FINISHED"),
+    ]
+
+
 def test_an_option_that_mlproject_does_not_list_is_handed_on(desk):
     output = desk(
         "crossval", config=desk.folder / "best.yaml", data=desk.folder / "cells", study="grouped", folds=2,
