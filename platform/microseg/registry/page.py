@@ -45,7 +45,7 @@ def differences(decision: Decision, scores: Sequence[ImageScore]) -> str:
     groups = by_group(scores)[:_ROWS]
     figure = Figure(figsize=(8, 1.3 + 0.3 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    for height, group in enumerate(groups, 1):
+    for height, group in enumerate(reversed(groups), 1):
         points = [one.difference for one in scores if one.group == group.group]
         axes.plot(points, [height] * len(points), "o", color=GREY, markersize=5, alpha=0.8)
         axes.plot([group.challenger - group.champion], [height], "|", color=BLUE, markersize=14, mew=2.5)
@@ -54,7 +54,7 @@ def differences(decision: Decision, scores: Sequence[ImageScore]) -> str:
     axes.plot([decision.estimate], [0], "D", color=BLUE, markersize=7)
     if decision.low is not None:
         axes.plot([decision.low, decision.estimate], [0, 0], "|-", color=BLUE, linewidth=2.5, markersize=14)
-    names = [f"mean of {decision.groups} groups", *(group.group for group in groups)]
+    names = [f"mean of {decision.groups} groups", *(group.group for group in reversed(groups))]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlabel(f"{decision.metric}, challenger less {decision.rival} (dashed: the gain asked for)")
