@@ -52,6 +52,29 @@ def test_only_the_hold_out_is_called_unbiased(client, decided):
     assert text.count("Hold-out, unbiased:") == 2 and "No hold-out figure exists yet" not in text
 
 
+def test_the_figure_of_a_network_that_nobody_knows_is_not_called_unbiased(client, start):
+    study = start("old.h5", folds=2, **{"microseg.origin": "network"})
+    study.trial("trial-000", "completed", "imported", (0.8, 0.9), 1)
+    met = {"name": "old", "version": 1, "champion": None, "metric": "dice", "images": 40, "groups": 8}
+    met |= {"level": 0.025, "use": 1, "estimate": 0.3, "low": 0.2, "outcome": "promoted", "when": "2026-01"}
+    met |= {"notes": ["What version 1 was trained on is not known"]}
+    document = {"decision": met, "groups": [{"group": "a", "challenger": 0.9}], "images": []}
+    client.log_dict(study.parent, document, "decisions/old-1/decision-1.json")
+    text = page(client, view(client, study.read()))
+    assert "<strong>Hold-out:</strong> version 1 of model old" in text
+    assert "promoted. What version 1 was trained on is not known.</p>" in text
+    assert "perhaps on these very images" in text
+    assert "selection scores" not in text and "unbiased:" not in text and "out of fold" not in text
+
+
+def test_a_table_of_results_has_no_network_to_promote(client, start):
+    study = start("a table", folds=2, **{"microseg.origin": "table"})
+    study.trial("trial-000", "completed", "imported", (0.8, 0.9), 1)
+    text = page(client, view(client, study.read()))
+    assert "No hold-out figure exists.</p>" in text and "microseg promote" not in text
+    assert "taken from a table" in text and "selection scores" in text and "early stopping" not in text
+
+
 def test_without_a_decision_it_is_said_that_there_is_no_hold_out_figure(client, filled):
     text = page(client, view(client, filled.read()))
     assert "No hold-out figure exists yet" in text and "unbiased:" not in text

@@ -20,7 +20,7 @@ from microseg.importing.columns import Columns
 from microseg.importing.table import Configuration, Results, read_results
 from microseg.metrics import better
 from microseg.report.fold_sizes import RATIO
-from microseg.report.leaderboard import FOLDS, METRIC, MODE
+from microseg.report.leaderboard import FOLDS, METRIC, MODE, ORIGIN
 from microseg.tracking import store, tree, views
 
 DIGEST, FILE = "microseg.results_digest", "microseg.results_file"
@@ -140,6 +140,7 @@ def _describe(
     tags = {
         DIGEST: digest,
         FILE: request.file.name,
+        ORIGIN: "table",
         METRIC: f"val/{request.columns.metric}",
         MODE: _direction(request),
         FOLDS: str(results.folds),

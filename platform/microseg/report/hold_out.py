@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 
@@ -14,10 +14,20 @@ from microseg.tracking.artifacts import find_json
 DECISIONS = "decisions"  # folder among a study's artifacts, with one of files for each of its versions
 
 
-def decisions(client: MlflowClient, run_id: str) -> list[str]:
+class Said(NamedTuple):
+    """A decision in words, and what casts doubt on its figure; without doubts it is unbiased."""
+
+    text: str
+    doubts: list[str]
+
+
+def decisions(client: MlflowClient, run_id: str) -> list[Said]:
     """Say in words what each decision about a model of this study was, the first one first."""
     found = sorted(_documents(client, run_id), key=lambda document: document["decision"]["when"])
-    return [_in_words(document["decision"], document["groups"]) for document in found]
+    return [
+        Said(_in_words(document["decision"], document["groups"]), document["decision"].get("notes", []))
+        for document in found
+    ]
 
 
 def _documents(client: MlflowClient, run_id: str) -> Iterator[dict[str, Any]]:

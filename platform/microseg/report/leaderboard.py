@@ -19,6 +19,7 @@ from microseg.tracking import tree
 
 METRIC, MODE, FOLDS = "microseg.metric", "microseg.mode", "microseg.folds"
 AGAINST = "microseg.against"
+ORIGIN = "microseg.origin"  # of what was imported: "table" of results, or "network" that is judged here
 
 # What a trial costs, and the metric of its run that holds it: seconds that all folds trained, those that
 # processors worked for them, the most memory that one of them took, the size of the network, seconds in which
@@ -83,6 +84,11 @@ class StudyView:
     def ranked(self) -> list[Row]:
         """The trials with all folds, the best first."""
         return [row for row in self.rows if row.rank is not None]
+
+    @property
+    def origin(self) -> str:
+        """Where the scores come from: a ``search``, an imported ``table`` or an imported ``network``."""
+        return str(self.run.data.tags.get(ORIGIN, "search"))
 
     @cached_property
     def varied(self) -> list[str]:

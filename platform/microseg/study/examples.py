@@ -52,15 +52,35 @@ def log_examples(client: MlflowClient, run: StudyRun, prepared: Prepared, best: 
     """
     data, workdir = TrainingData(prepared.development, cache()), folder(run.name) / best.name
     found = [finished_fold(best.config, data, fold, workdir) for fold in prepared.folds]
-    results = {result.fold: result for result in found if result is not None}
-    chosen = choose(list(results.values()))
+    draw_examples(client, run.run_id, [result for result in found if result is not None], best.config, data)
+
+
+def draw_examples(
+    client: MlflowClient, run_id: str, results: Sequence[FoldResult], config: TrialConfig, data: TrainingData
+) -> None:
+    """Draw the worst, the median and the best images of some folds, each predicted by its fold's network.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        The tracking store.
+    run_id : str
+        Run of the study that receives the pictures.
+    results : sequence of FoldResult
+        What the folds' networks reached by image, and their files.
+    config : TrialConfig
+        Preprocessing, tile and threshold.
+    data : TrainingData
+        The data set and its cache.
+    """
+    chosen = choose(results)
     with tempfile.TemporaryDirectory(prefix="microseg-") as scratch:
         listed = []
-        for fold, result in results.items():
-            own = [example for example in chosen if example.fold == fold]
-            for example, sample in zip(own, _samples(own, result, best.config, data), strict=True):
+        for result in results:
+            own = [example for example in chosen if example.fold == result.fold]
+            for example, sample in zip(own, _samples(own, result, config, data), strict=True):
                 name = f"{example.kind}-{chosen.index(example)}.jpg"
-                picture = Image.fromarray(overlay(sample, best.config.threshold))
+                picture = Image.fromarray(overlay(sample, config.threshold))
                 # Six noisy colour images as PNG are 3 MB; with full colour resolution outlines stay sharp.
                 picture.save(Path(scratch, name), quality=92, subsampling=0)
                 listed.append(example._asdict() | {"file": name})
@@ -68,7 +88,7 @@ def log_examples(client: MlflowClient, run: StudyRun, prepared: Prepared, best: 
         Path(scratch, "examples.json").write_text(
             json.dumps({"examples": listed}, indent=1), encoding="utf-8"
         )
-        client.log_artifacts(run.run_id, scratch, EXAMPLES)
+        client.log_artifacts(run_id, scratch, EXAMPLES)
 
 
 def choose(results: Sequence[FoldResult], each: int = EACH) -> list[Example]:
