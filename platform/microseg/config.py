@@ -120,6 +120,7 @@ class WarmStart(Strict):
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random"]
 Cost = Literal["parameters", "inference_seconds"]
 Candidate = Literal["ensemble", "best_fold", "retrained"]
+Keep = Literal["models", "all", "finalists", "best"]
 
 
 class SearchConfig(Strict):
@@ -135,7 +136,10 @@ class SearchConfig(Strict):
     epoch; all others are in the history of each fold's ``result.json``. After the search, the best
     ``finalists`` are trained ``replicates`` times more, with other seeds. ``candidate`` is what is registered
     of the best trial: the ensemble of its folds, the network of its best fold, or one that is trained once
-    more on all images of the folds.
+    more on all images of the folds. ``keep`` is what MLflow still has of networks and pictures once the study
+    has ended: ``models``, the network of every completed fold, and pictures of the ``finalists``;
+    ``finalists`` or ``best``, both of the best ``finalists`` or of the best trial alone, with their repeats;
+    ``all``, everything, and pictures of every fold are drawn, where else only a trial's first fold has them.
     """
 
     space: dict[str, Any]
@@ -156,6 +160,7 @@ class SearchConfig(Strict):
     replicates: int = Field(default=0, ge=0)
     finalists: int = Field(default=3, ge=1)
     candidate: Candidate = "ensemble"
+    keep: Keep = "models"
     concurrency: int = Field(default=1, ge=1)
     gpus_per_trial: Annotated[float, Field(ge=0.0)] | Literal["auto"] | None = None
     seed: int = Field(default=0, ge=0)

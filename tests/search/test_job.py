@@ -11,6 +11,7 @@ from microseg.search import incidents
 from microseg.search import job as worker
 from microseg.search.job import Job, Reporter, listener
 from microseg.tracking.tree import TrialRun
+from microseg.training import Progress
 
 TRIAL = TrialRun.model_construct(number=4, name="trial-004")
 
@@ -77,6 +78,17 @@ def test_a_trial_that_diverges_at_a_rung_is_not_pruned_there():
     assert [row["state"] for row in sent] == ["diverged"]
 
 
+@pytest.mark.parametrize(("keep", "drawn"), [("models", [1, 0]), ("best", [1, 0]), ("all", [1, 1])])
+def test_pictures_of_the_first_fold_alone_reach_mlflow_unless_all_are_kept(keep, drawn):
+    heard = []
+    folds = {"folds": (None, None), "epochs": 9, "rungs": ()}
+    job = Job.model_construct(metric="val/dice", mode="max", against=None, keep=keep, **folds)
+    hear = listener(heard.append, Reporter(job, TRIAL, send=[].append), job)
+    for fold in (0, 1):
+        hear(Progress(fold, 1, {"val/dice": 0.5}, samples=("a picture",)))
+    assert [len(event.samples) for event in heard] == drawn
+
+
 def test_what_is_replayed_after_a_restart_gives_the_same_steps():
     first, again = [], []
     for sent, replayed in ((first, False), (again, True)):
@@ -117,7 +129,7 @@ def test_a_trial_that_cannot_go_on_says_why(result, reason):
         folds=(None, None), metric="val/dice", mode="max", epochs=3, rungs=(), against=None
     )
     hear = listener(heard.append, Reporter(job, TRIAL, send=sent.append), job)
-    progress = SimpleNamespace(fold=result.fold, epoch=3, metrics={}, result=result, replayed=False)
+    progress = Progress(result.fold, 3, {}, result=result)
     hear(progress)
     assert (sent[-1]["state"], sent[-1]["reason"]) == (result.state, reason)
     assert heard == [progress]

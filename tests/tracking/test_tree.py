@@ -1,6 +1,5 @@
 """The tree of runs: found again by key, opened once, ended with what became of it."""
 
-import json
 import math
 from typing import get_args
 
@@ -11,7 +10,6 @@ from microseg import training
 from microseg.errors import MicrosegError
 from microseg.tracking import store, tree
 from microseg.tracking.recorder import flatten, log_metrics
-from microseg.tracking.views import RANK, SHARED, share_view
 
 
 def opened(
@@ -221,37 +219,6 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MicrosegError, match=r"does not answer .*; start it, or set MLFLOW_TRACKING_URI"):
         store.connect(f"sqlite:///{tmp_path}/file/mlflow.db")
-
-
-def test_the_shared_view_names_filter_order_and_columns(client):
-    study = tree.open_study(client, "viewed")
-    searched = ["loss/params/alpha", "model/params/depth"]
-    link = share_view(client, study, "cv/dice", searched, searched[1:], ["parameters"])
-    key = link.split("viewStateShareKey=")[1]
-    state = json.loads(client.get_experiment(study.experiment_id).tags[SHARED + key])
-    assert state["selectedColumns"][:7] == [
-        "metrics.`rank`", "tags.`microseg.state`", "metrics.`cv/dice_mean`", "metrics.`cv/dice_std`",
-        "metrics.`parameters`", "params.`loss/params/alpha`", "params.`model/params/depth`",
-    ]  # fmt: skip
-    parallel, bars = state["compareRunCharts"]
-    assert (parallel["selectedParams"], parallel["selectedMetrics"]) == (
-        ["model/params/depth"],  # a run that lacks one of them would not be drawn
-        ["cv/dice_mean", "parameters"],
-    )
-    assert bars["metricKey"] == "cv/dice_mean"
-
-
-def test_the_shared_view_has_the_ranked_first_whatever_the_mean_over_fewer_folds(client):
-    study = tree.open_study(client, "sorted")
-    trials = [opened(client, study, number) for number in range(11)]
-    for rank, trial in enumerate(trials[1:], 1):
-        log_metrics(client, trial.run_id, {RANK: rank, "cv/dice_mean": 0.5})
-    log_metrics(client, trials[0].run_id, {"cv/dice_mean": 0.9}, step=1)
-    key = share_view(client, study, "cv/dice", []).split("viewStateShareKey=")[1]
-    state = json.loads(client.get_experiment(study.experiment_id).tags[SHARED + key])
-    order = f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
-    found = client.search_runs([study.experiment_id], state["searchFilter"], order_by=[order])
-    assert [run.info.run_id for run in found] == [trial.run_id for trial in [*trials[1:], trials[0]]]
 
 
 def test_parameters_are_named_by_path():

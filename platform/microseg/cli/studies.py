@@ -101,6 +101,9 @@ def search(
     warm_start: Annotated[
         str, typer.Option(help="An earlier study, whose best configurations are tried first.")
     ] = "",
+    keep: Annotated[
+        str, typer.Option(help="Networks and pictures to keep: models, all, finalists or best.")
+    ] = "",
     *,
     options: DataOptions,
 ) -> None:
@@ -113,6 +116,7 @@ def search(
         "hours": hours,
         "replicates": replicates,
         "warm_start": warm_start,
+        "keep": keep,
     }
     if not resume:
         file = Path(space) if space else _space("smoke.yaml")
@@ -156,6 +160,7 @@ def _conclude(outcome: Any) -> None:
     lines = [
         f"best configuration  {outcome.best_yaml}",
         f"candidate           models:/{outcome.model}@candidate (version {outcome.version})",
+        f"kept                {outcome.kept}",
         "",
         f"look     {outcome.ui}",
         f"         {outcome.link}",

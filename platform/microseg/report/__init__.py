@@ -3,6 +3,7 @@
 from microseg.report.comparisons import interval, matrix, rivals
 from microseg.report.html import log_page, page
 from microseg.report.leaderboard import Row, StudyView, find_study, view
+from microseg.report.marks import mark
 from microseg.report.pareto import front
 from microseg.report.pictures import EXAMPLES
 from microseg.report.replicates import Repeats, repeats, resolvable
@@ -20,6 +21,7 @@ __all__ = [
     "front",
     "interval",
     "log_page",
+    "mark",
     "matrix",
     "page",
     "repeats",

@@ -7,13 +7,14 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from ray import tune
 
-from microseg.config import Cost, Strict, TrialConfig
+from microseg.config import Cost, Keep, Strict, TrialConfig
 from microseg.data.manifest import Manifest
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
@@ -42,6 +43,7 @@ class Job(Strict):
     cache: Path
     against: Cost | None = None
     curves: Literal["all", "brief"] = "all"
+    keep: Keep = "models"
 
 
 Send = Callable[[dict[str, Any]], None]
@@ -198,7 +200,7 @@ def listener(recorder: Any, reporter: Reporter, job: Job) -> Callable[[Any], Non
     """
 
     def hear(progress: Any) -> None:
-        recorder(progress)
+        recorder(progress if _has_pictures(progress.fold, job) else replace(progress, samples=()))
         result = progress.result
         if result is None:
             if not all(math.isfinite(progress.metrics.get(loss, 0.0)) for loss in LOSSES):
@@ -213,6 +215,11 @@ def listener(recorder: Any, reporter: Reporter, job: Job) -> Callable[[Any], Non
             reporter.stop(progress.fold, result.epochs, result.state, _why(result))
 
     return hear
+
+
+def _has_pictures(fold: int, job: Job) -> bool:
+    """Say whether MLflow gets pictures of a fold: they are larger than networks, the first shows enough."""
+    return job.keep == "all" or fold == 0
 
 
 def _why(result: Any) -> str:

@@ -9,7 +9,10 @@ from microseg.errors import MicrosegError
 from microseg.study.request import Request, StudyState
 from microseg.tracking import provenance
 
-FREE = ("trials", "budget", "replicates", "finalists", "concurrency", "gpus_per_trial", "curves", "candidate")
+FREE = (
+    *("trials", "budget", "replicates", "finalists", "concurrency", "gpus_per_trial", "curves"),
+    *("candidate", "keep"),
+)
 FIXED = ("metric", "mode", "against", "folds", "holdout", "seed")
 
 

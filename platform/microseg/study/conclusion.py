@@ -15,6 +15,7 @@ from microseg.search.records import TrialRecord
 from microseg.search.trials import Trials
 from microseg.study.candidate import note, package
 from microseg.study.examples import log_examples
+from microseg.study.keeping import restore, tidy
 from microseg.study.request import Prepared, folder, write_text
 from microseg.tracking import store, views
 from microseg.tracking.recorder import log_metrics
@@ -23,7 +24,10 @@ from microseg.tracking.tree import StudyRun
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished study leaves; ``unfinished`` says why it has not all its trials."""
+    """What a finished study leaves; ``unfinished`` says why it has not all its trials.
+
+    ``kept`` says what it keeps of networks and pictures, and how large that is.
+    """
 
     view: report.StudyView
     best: TrialRecord
@@ -32,6 +36,7 @@ class Outcome:
     version: int
     ui: str
     link: str
+    kept: str
     unfinished: str | None
 
 
@@ -45,11 +50,29 @@ def conclude(
     MicrosegError
         If no trial has all folds.
     """
+    config, workdir = prepared.request.config, folder(run.name)
     best = _best(run, trials, unfinished)
-    complete = [record for record in trials.ranked() if record.state == "completed"]
-    for rank, record in enumerate(complete, 1):
-        log_metrics(client, record.run_id, {views.RANK: rank})
     view = report.view(client, client.get_run(run.run_id))
+    report.mark(client, view)
+    best_yaml = _write_tables(client, run, view, best)
+    restore(client, run, best, prepared.folds, workdir / best.name)
+    log_examples(client, run, prepared, best)
+    report.log_page(client, view, importances(*view.observations))
+    model = prepared.request.model or prepared.manifest.name
+    version = package(client, run, prepared, best, model)
+    costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
+    name = view.metric.removeprefix("val/")
+    link = views.share_view(client, run, f"cv/{name}", view.varied, view.shared, costs)
+    trials_page = f"[Its trials, ranked]({link[link.index('#') :]})"
+    text = f"{note(view, model, version, config.candidate)} {trials_page}"
+    client.set_tag(run.run_id, "mlflow.note.content", text)
+    log_metrics(client, run.run_id, {f"best/{name}_mean": best.score or 0.0})
+    kept = tidy(client, view, config, workdir)
+    return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, kept, unfinished)
+
+
+def _write_tables(client: MlflowClient, run: StudyRun, view: report.StudyView, best: TrialRecord) -> Path:
+    """Write the leaderboard, and the best configuration, here too; return where that is."""
     text = yaml.safe_dump(best.config.model_dump(mode="json"), sort_keys=False)
     best_yaml = folder(run.name) / "best.yaml"
     write_text(best_yaml, text)
@@ -57,17 +80,7 @@ def conclude(
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
     if view.replicates:
         client.log_text(run.run_id, report.repeats_frame(view).to_csv(index=False), "repeats.csv")
-    log_examples(client, run, prepared, best)
-    report.log_page(client, view, importances(*view.observations))
-    model = prepared.request.model or prepared.manifest.name
-    version = package(client, run, prepared, best, model)
-    kind = prepared.request.config.candidate
-    client.set_tag(run.run_id, "mlflow.note.content", note(view, model, version, kind))
-    log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
-    costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
-    score = f"cv/{view.metric.removeprefix('val/')}"
-    link = views.share_view(client, run, score, view.varied, view.shared, costs)
-    return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, unfinished)
+    return best_yaml
 
 
 def _best(run: StudyRun, trials: Trials, unfinished: str | None) -> TrialRecord:

@@ -27,6 +27,7 @@ from microseg.study import auditing
 from microseg.study.candidate import check_candidate
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
+from microseg.study.keeping import bound
 from microseg.study.queue import Point, add_replicates, again_name, cost, first_points, kept_points
 from microseg.study.request import (
     Prepared,
@@ -182,6 +183,7 @@ def job_of(prepared: Prepared) -> Job:
         cache=cache(),
         against=config.against,
         curves=config.curves,
+        keep=config.keep,
     )
 
 
@@ -197,6 +199,7 @@ def _run(
     trials = Trials(optuna_file(name), name, prepared.space, config)
     trials.enqueue(points)
     console.print(cost(prepared, job, trials, gpus), style="dim", highlight=False, soft_wrap=True)
+    console.print(bound(config, len(job.folds)), style="dim", highlight=False, soft_wrap=True)
     seen = Spending(trials, config.budget), console
     run_trials(config, trials, job, runs, seen)
     if config.replicates:
