@@ -108,7 +108,7 @@ def test_entry_points_use_options_that_exist():
 def test_the_readme_names_only_options_and_spaces_that_exist():
     for space in set(re.findall(r"search_spaces/[\w/]+\.yaml", README)):
         assert (ROOT / space).is_file()
-    for entry in re.search(r"-e (search[|\w]+)`", README)[1].split("|"):
+    for entry in re.search(r"-e (search[|\w-]+)`", README)[1].split("|"):
         assert entry in MLPROJECT["entry_points"]
 
 
