@@ -85,6 +85,13 @@ def threads(count: int) -> None:
         ) from error
 
 
+def thread_count() -> int:
+    """Return the threads of TensorFlow within one operation; 0: as many as there are cores."""
+    import tensorflow as tf
+
+    return int(tf.config.threading.get_intra_op_parallelism_threads())
+
+
 def grow_gpu_memory() -> None:
     """Let TensorFlow take GPU memory as it needs it, so that several trials can share one GPU."""
     import tensorflow as tf

@@ -101,7 +101,7 @@ def test_the_folds_and_the_hold_out_are_those_of_a_study(lab):
         prepared.folds,
         strict=True,
     ):
-        recipe = json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/fold.json"))
+        recipe = json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/provenance.json"))
         assert recipe["fold"] == fold.model_dump(mode="json")
 
 

@@ -12,7 +12,7 @@ def test_sizes_are_counted_where_the_folds_are_listed(client, start):
         {"index": 0, "train": list("abcd"), "valid": ["e"]},
         {"index": 1, "train": ["e"], "valid": list("abcd")},
     ]
-    client.log_dict(study.parent, {"folds": folds}, "folds.json")
+    client.log_dict(study.parent, {"folds": folds}, "provenance.json")
     ratio = view(client, study.read()).ratio
     assert ratio.value == pytest.approx((1 / 4 + 4 / 1) / 2)
     assert ratio.source == "on average 2.5 images of a fold validate and 2.5 train"

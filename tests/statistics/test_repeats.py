@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from microseg.errors import MicrosegError
-from microseg.statistics import seed_spread, smallest_difference
+from microseg.statistics import next_score, seed_spread, smallest_difference
 
 
 def test_known_smallest_difference():
@@ -66,3 +66,22 @@ def test_a_table_of_repeats_that_is_none_is_refused(scores):
         MicrosegError, match=r"^scores of repeats must be a table .*; got shape \(.*\): leave out"
     ):
         seed_spread(scores)
+
+
+def test_known_interval_of_the_next_score():
+    # Within folds the variance is 2 with 2 degrees of freedom, t(0.975, 2) is 4.3027, the first mean is 2.
+    low, high = next_score([[1.0, 3.0], [3.0, 5.0]], 0)
+    assert (low + high) / 2 == pytest.approx(2.0)
+    assert high - low == pytest.approx(2 * 4.30265273 * math.sqrt(2 * 1.5))
+    assert next_score([[1.0, 3.0]], 0) is None
+
+
+@pytest.mark.parametrize(("replicates", "folds"), [(2, 2), (3, 5)])
+def test_the_next_score_lies_in_its_interval_in_95_of_100_cases(replicates, folds):
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(4_000):
+        scores = rng.normal(rng.normal(0.0, 5.0, folds), 1.0, (replicates + 1, folds))
+        low, high = next_score(scores[1:] + 0.7, 1)
+        inside.append(low <= scores[0, 1] + 0.7 <= high)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)

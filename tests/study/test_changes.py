@@ -6,7 +6,7 @@ from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.study import Request, StudyState
 from microseg.study.changes import FIXED, FREE, digest, refuse_changes, refuse_data
-from microseg.tracking import provenance
+from microseg.tracking import environment
 
 BASE = {"space": {"model": {"name": "unet"}, "tile": {"choice": [32, 64]}}, "trials": 4}
 
@@ -16,7 +16,7 @@ def request(tmp_path, **changes) -> Request:
 
 
 def state(tmp_path, **changes) -> StudyState:
-    values = {"request": request(tmp_path), "digest": "d" * 64, "code": provenance.code(), "run_id": "r"}
+    values = {"request": request(tmp_path), "digest": "d" * 64, "code": environment.code(), "run_id": "r"}
     return StudyState.model_validate(values | changes)
 
 
@@ -58,7 +58,7 @@ def test_another_space_is_refused_unless_forced(tmp_path):
 
 
 def test_other_code_is_refused_unless_forced(tmp_path):
-    began = state(tmp_path, code=provenance.code() | {"microseg": "0" * 12, "keras": "3.0.0"})
+    began = state(tmp_path, code=environment.code() | {"microseg": "0" * 12, "keras": "3.0.0"})
     with pytest.raises(
         MicrosegError, match=r"other code \(microseg 0{12}, now [0-9a-f]{12}; keras 3.0.0, now "
     ):
@@ -91,7 +91,7 @@ def test_the_digest_of_the_code_is_that_of_its_files(tmp_path, monkeypatch):
     digests = set()
     for text in ("a = 1\n", "a = 2\n"):
         (tmp_path / "module.py").write_text(text)
-        provenance.code.cache_clear()
-        digests.add(provenance.code()["microseg"])
-    provenance.code.cache_clear()
+        environment.package_hash.cache_clear()
+        digests.add(environment.code()["microseg"])
+    environment.package_hash.cache_clear()
     assert len(digests) == 2

@@ -25,9 +25,10 @@ from microseg.serving.card import ModelCard
 from microseg.serving.packaging import log_candidate
 from microseg.space import parse_space
 from microseg.statistics import level
-from microseg.study import promotion
+from microseg.study import promotion, provenance
 from microseg.study.hold_out import hold_out, origin
 from microseg.tracking import store
+from microseg.tracking.tree import StudyRun
 
 SIDE = 32
 TRIAL = {
@@ -126,9 +127,7 @@ def study(client, name, data, holdout=0.6, metric="val/dice"):
     tags = {"study": name, "level": "study", "metric": metric, "mode": "max", "folds": "2"}
     tags = {f"microseg.{key}": value for key, value in tags.items()}
     run_id = client.create_run("0", tags=tags, run_name=name).info.run_id
-    client.log_text(run_id, prepared.request.model_dump_json(), "request.json")
-    client.log_text(run_id, prepared.manifest.model_dump_json(), "manifest.json")
-    client.log_dict(run_id, {"folds": [fold.model_dump() for fold in prepared.folds]}, "folds.json")
+    provenance.record(client, StudyRun(run_id, "0", name), prepared)
     return run_id
 
 

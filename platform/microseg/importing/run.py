@@ -30,10 +30,12 @@ from microseg.space import parse_space
 from microseg.storage import cache
 from microseg.study import Prepared, Request, describe, divide, folder, state_file
 from microseg.study.objects import search_objects
+from microseg.study.provenance import Provenance
 from microseg.tracking import store, tree, views
 from microseg.tracking.recorder import Recorder, flatten, log_metrics, summary
 from microseg.training import FoldResult, Progress, Sample, TrainingData, predict_image
 from microseg.training.measurement import measure
+from microseg.training.network import weights_hash
 from microseg.training.results import MODEL, fingerprint, fold_folder
 from microseg.training.validation import evaluate_images, shown
 
@@ -150,9 +152,9 @@ def _judged(client: MlflowClient, request: ImportRequest, network: Network, memb
     judged = [_judge(network, prepared, fold) for fold in prepared.folds]
     instances, ap50 = search_objects(prepared, network.config, [member] * len(prepared.folds))
     with tree.study_run(client, request.study) as run:
-        describe(client, run, prepared)
+        origin = describe(client, run, prepared)
         client.set_tag(run.run_id, "mlflow.note.content", f"{request.file.name}, imported: {OPTIMISTIC}.")
-        _record(client, run, network.config, prepared.folds, judged)
+        _record(client, run, network.config, origin, judged)
         if instances is not None:
             log_metrics(client, run.run_id, {"best/ap50": ap50})
         scores = summary([result for result, _ in judged])
@@ -240,6 +242,7 @@ def _judge(network: Network, prepared: Prepared, fold: Fold) -> tuple[FoldResult
         model=fold_folder(folder(prepared.request.name) / tree.trial_name(0), fold) / MODEL,
         history=[],
         fingerprint=fingerprint(config, data, fold),
+        weights=weights_hash(model),
     )
     return result, samples
 
@@ -248,13 +251,13 @@ def _record(
     client: MlflowClient,
     run: tree.StudyRun,
     config: TrialConfig,
-    folds: Sequence[Fold],
+    origin: Provenance,
     judged: Sequence[tuple[FoldResult, tuple[Sample, ...]]],
 ) -> None:
     """Write the runs of the trial and of its folds; what is unknown of the training is no parameter."""
     known = config.model_dump(mode="json", include={"model", "preprocess", "tile", "overlap", "threshold"})
     trial = tree.open_trial(client, run, tree.trial_name(0), flatten(known), 0)
-    recorder = Recorder(trial, config, folds)
+    recorder = Recorder(trial, config, origin.folds, origin=origin.model_dump(mode="json"))
     for result, samples in judged:
         recorder(Progress(result.fold, 0, result.metrics, samples, result))
     log_metrics(client, trial.run_id, {views.RANK: 1})

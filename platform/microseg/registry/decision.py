@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from microseg.config import Strict
 from microseg.registry.history import Promotion, promote
 from microseg.statistics import gate
-from microseg.tracking.provenance import user
+from microseg.tracking.environment import user
 
 OUTCOME = "microseg.decision"
 

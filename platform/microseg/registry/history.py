@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from microseg.config import Strict, did_you_mean
 from microseg.errors import MicrosegError
-from microseg.tracking.provenance import user
+from microseg.tracking.environment import user
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"

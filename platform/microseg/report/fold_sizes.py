@@ -8,10 +8,9 @@ from typing import NamedTuple
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from microseg.tracking.artifacts import find_json
+from microseg.tracking.artifacts import PROVENANCE, find_json
 
 RATIO = "microseg.test_to_train"  # of a study that was imported, whose folds nobody lists
-FOLDS_FILE = "folds.json"
 
 
 class SizeRatio(NamedTuple):
@@ -37,7 +36,7 @@ def size_ratio(client: MlflowClient, study: Run, folds: int) -> SizeRatio | None
         return None
     if RATIO in study.data.tags:
         return SizeRatio(float(study.data.tags[RATIO]), "as stated for these results")
-    listed = find_json(client, study.info.run_id, FOLDS_FILE)
+    listed = find_json(client, study.info.run_id, PROVENANCE)
     sizes = [(len(fold["valid"]), len(fold["train"])) for fold in (listed or {}).get("folds", ())]
     if not sizes:
         return SizeRatio(1 / (folds - 1), "folds of equal size, as their sizes are not known")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 from ray import tune
 
 from microseg.config import Cost, Keep, Strict, TrialConfig
@@ -30,7 +31,7 @@ class Job(Strict):
     """All that the trials of a study have in common.
 
     ``epochs`` is the most that any trial may train a fold, ``rungs`` the epochs of the first at which a trial
-    may be stopped, ``workdir`` holds a folder per trial.
+    may be stopped, ``workdir`` holds a folder per trial, ``origin`` says where the study comes from.
     """
 
     manifest: Manifest
@@ -44,6 +45,7 @@ class Job(Strict):
     against: Cost | None = None
     curves: Literal["all", "brief"] = "all"
     keep: Keep = "models"
+    origin: dict[str, Any] = Field(default_factory=dict)
 
 
 Send = Callable[[dict[str, Any]], None]
@@ -175,7 +177,7 @@ def _train(config: TrialConfig, trial: TrialRun, job: Job, threads: int) -> None
 
     store.patient()
     runtime.threads(threads)
-    recorder = Recorder(trial, config, job.folds, job.curves, job.metric)
+    recorder = Recorder(trial, config, job.folds, job.curves, job.metric, job.origin)
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
     reporter = Reporter(job, trial, config.accumulation)
 

@@ -6,13 +6,14 @@ A larger score is better: whoever minimises negates.
 from microseg.statistics.comparison import Comparison, Pairs, against, corrected_t, holm, pairs
 from microseg.statistics.hold_out import FEWEST_GROUPS, LEAST, Gate, gate, group_means, half_width, level
 from microseg.statistics.racing import Verdict, decide, incumbent, noise, race
-from microseg.statistics.repeats import SeedSpread, seed_spread, smallest_difference
+from microseg.statistics.repeats import Interval, SeedSpread, next_score, seed_spread, smallest_difference
 
 __all__ = [
     "FEWEST_GROUPS",
     "LEAST",
     "Comparison",
     "Gate",
+    "Interval",
     "Pairs",
     "SeedSpread",
     "Verdict",
@@ -25,6 +26,7 @@ __all__ = [
     "holm",
     "incumbent",
     "level",
+    "next_score",
     "noise",
     "pairs",
     "race",

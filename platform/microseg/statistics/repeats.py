@@ -70,6 +70,51 @@ def smallest_difference(table: Sequence[Row], test_to_train: float) -> float | N
     return float(stdtrit(folds - 1, 0.975)) * math.sqrt((1 / folds + test_to_train) * variance)
 
 
+class Interval(NamedTuple):
+    """The two ends of an interval."""
+
+    low: float
+    high: float
+
+
+def next_score(scores: ArrayLike, fold: int) -> Interval | None:
+    """Return where the score of a fold trained with yet another seed lies, in 95 % of cases.
+
+    It is the prediction interval of a further observation, ``mean +- t(0.975, df) * s * sqrt(1 + 1 / R)``:
+    the mean is over the R replicates of this fold, s is ``seeds_per_fold`` of `seed_spread`, pooled over J
+    folds, with ``J * (R - 1)`` degrees of freedom.
+
+    Parameters
+    ----------
+    scores : array_like, shape (replicates, folds)
+        As for `seed_spread`.
+    fold : int
+        The column.
+
+    Returns
+    -------
+    Interval or None
+        In units of the score; None with one replicate.
+
+    Raises
+    ------
+    MicrosegError
+        As `seed_spread`.
+
+    References
+    ----------
+    Meeker, Hahn and Escobar 2017, Statistical Intervals, chapter 4, DOI 10.1002/9781118594841.
+    """
+    spread = seed_spread(scores).seeds_per_fold
+    if spread is None:
+        return None
+    table = np.asarray(scores, dtype=np.float64)
+    replicates, folds = table.shape
+    mean = float(table[:, fold].mean())
+    half = float(stdtrit(folds * (replicates - 1), 0.975)) * spread * math.sqrt(1 + 1 / replicates)
+    return Interval(mean - half, mean + half)
+
+
 def seed_spread(scores: ArrayLike) -> SeedSpread:
     """Return how much the scores of one configuration vary between seeds, beside how much between folds.
 

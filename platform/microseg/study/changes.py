@@ -7,7 +7,7 @@ import hashlib
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.study.request import Request, StudyState
-from microseg.tracking import provenance
+from microseg.tracking import environment
 
 FREE = (
     *("trials", "budget", "replicates", "finalists", "concurrency", "gpus_per_trial", "curves"),
@@ -42,7 +42,7 @@ def refuse_changes(state: StudyState, request: Request, force: bool) -> None:
             f"study '{name}' began with another space (digest {digest(before)}, now {digest(now)}); leave "
             "--space out to go on as it began, start a new --study, or add --force"
         )
-    code = provenance.code()
+    code = environment.code()
     changed = [
         f"{key} {state.code[key]}, now {code.get(key)}"
         for key in state.code

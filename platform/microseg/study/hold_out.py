@@ -12,28 +12,10 @@ from mlflow.exceptions import MlflowException
 from microseg.data.manifest import Item, Manifest
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
-from microseg.folds import Fold
 from microseg.storage import cache
-from microseg.study.request import Request
-from microseg.tracking.artifacts import read_json
+from microseg.study.provenance import Provenance, read
 
-_FILES = ("request.json", "manifest.json", "folds.json")
 FORCE = 'promote it all the same with --force --why "..."'
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The study that a version comes from: run, request, its images then, and the names of those it saw."""
-
-    run_id: str
-    request: Request
-    manifest: Manifest
-    seen: frozenset[str]
-
-    @property
-    def seen_items(self) -> list[Item]:
-        """The images that trained or validated."""
-        return [item for item in self.manifest.items if item.name in self.seen]
 
 
 @dataclass(frozen=True)
@@ -46,34 +28,24 @@ class HoldOut:
     seen: tuple[Item, ...]
 
 
-def origin(client: MlflowClient, version: ModelVersion) -> Origin | None:
+def origin(client: MlflowClient, version: ModelVersion) -> Provenance | None:
     """Return the study that a version comes from; None where no images are known of it."""
-    if not version.run_id or not _described(client, version.run_id):
-        return None
-    request, manifest, folds = (read_json(client, version.run_id, name) for name in _FILES)
-    parts = [Fold.model_validate(fold) for fold in folds["folds"]]
-    seen = frozenset(name for fold in parts for name in (*fold.train, *fold.valid))
-    return Origin(version.run_id, Request.model_validate(request), Manifest.model_validate(manifest), seen)
-
-
-def _described(client: MlflowClient, run_id: str) -> bool:
-    """Say whether a run has the files of a study; an import without data and a run that is gone have not."""
     try:
-        return set(_FILES) <= {file.path for file in client.list_artifacts(run_id)}
-    except MlflowException as error:
+        return read(client, version.run_id) if version.run_id else None
+    except MlflowException as error:  # the run may be gone
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return False
+        return None
 
 
-def hold_out(found: Origin, data: Path | None) -> HoldOut:
+def hold_out(found: Provenance, data: Path | None) -> HoldOut:
     """Read the data set of a study again, and divide it as the study did.
 
     What counts is what the study's own folds left out, whatever the file of the hold-out says by now.
 
     Parameters
     ----------
-    found : Origin
+    found : Provenance
         The study.
     data : Path, optional
         Where the images are now, if not where the study found them.
@@ -83,30 +55,30 @@ def hold_out(found: Origin, data: Path | None) -> HoldOut:
     MicrosegError
         If the images are gone or have changed, or the study kept none back.
     """
-    study, place = found.request.name, data or found.request.data
+    study, place = found.study, data or found.request.data
     if not place.exists():
         raise MicrosegError(
             f"{place}: the images of study '{study}' are not there; say by --data where they are"
         )
     manifest = open_dataset(place, found.request.options, cache())
-    if manifest.digest != found.manifest.digest:
+    if manifest.digest != found.digest:
         raise MicrosegError(
             f"{place}: the images or masks have changed since study '{study}' (digest "
-            f"{found.manifest.digest[:12]}, now {manifest.digest[:12]}); restore them, or {FORCE}"
+            f"{found.digest[:12]}, now {manifest.digest[:12]}); restore them, or {FORCE}"
         )
-    contents = {item.sha256 for item in found.manifest.items if item.name not in found.seen}
+    seen = {item.sha256 for item in found.seen}
+    contents = {item.sha256 for item in found.manifest.items} - seen
     held = tuple(item for item in manifest.items if item.sha256 in contents)
     if not held:
         raise MicrosegError(
             f"study '{study}' kept no images back (holdout: 0), so nothing can show that its model is better;"
             f" search again with a hold-out, or {FORCE}"
         )
-    seen = {item.sha256 for item in found.seen_items}
     saw = tuple(item for item in manifest.items if item.sha256 in seen)
-    return HoldOut(found.run_id, manifest, held, saw)
+    return HoldOut(found.study_run, manifest, held, saw)
 
 
-def refuse_trained(version: ModelVersion, found: Origin, held: tuple[Item, ...]) -> None:
+def refuse_trained(version: ModelVersion, found: Provenance, held: tuple[Item, ...]) -> None:
     """Refuse a version whose study saw images of the hold-out, by their content.
 
     Raises
@@ -114,7 +86,7 @@ def refuse_trained(version: ModelVersion, found: Origin, held: tuple[Item, ...])
     MicrosegError
         With the number of such images and the first of them.
     """
-    seen = {item.sha256 for item in found.seen_items}
+    seen = {item.sha256 for item in found.seen}
     known = [item.name for item in held if item.sha256 in seen]
     if known:
         raise MicrosegError(

@@ -24,7 +24,8 @@ from microseg.search.importance import importances
 from microseg.serving.batch import load_segmenter
 from microseg.serving.segmenter import Segmenter
 from microseg.storage import cache, home
-from microseg.study.hold_out import FORCE, HoldOut, Origin, hold_out, origin, refuse_trained
+from microseg.study.hold_out import FORCE, HoldOut, hold_out, origin, refuse_trained
+from microseg.study.provenance import Provenance
 from microseg.tracking.figures import outlines
 
 # From an image (height, width, channels), as in the file, to the class index of each pixel.
@@ -121,7 +122,7 @@ def renew_report(client: MlflowClient, run_id: str) -> str:
     return ""
 
 
-def _known(found: Origin | None, version: ModelVersion) -> Origin:
+def _known(found: Provenance | None, version: ModelVersion) -> Provenance:
     if found is None:
         raise MicrosegError(
             f"{version.name} version {version.version} comes from no study with images, so there is no "
@@ -130,13 +131,13 @@ def _known(found: Origin | None, version: ModelVersion) -> Origin:
     return found
 
 
-def _metric(found: Origin) -> str:
+def _metric(found: Provenance) -> str:
     """Return what is compared: the study's metric where it is one of pixels and per image, else Dice."""
     name = found.request.config.metric.removeprefix("val/")
     return name if name in METRICS else "dice"
 
 
-def _refuse_or_note(version: ModelVersion, found: Origin | None, held: HoldOut) -> str:
+def _refuse_or_note(version: ModelVersion, found: Provenance | None, held: HoldOut) -> str:
     """Refuse a version that was trained on the hold-out; say so of one where nobody knows."""
     if found is None or version.tags.get("microseg.candidate") == "imported":
         return f"What version {version.version} was trained on is not known: perhaps these very images"

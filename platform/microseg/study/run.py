@@ -23,11 +23,12 @@ from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.space import Space
 from microseg.storage import cache
-from microseg.study import auditing
+from microseg.study import auditing, provenance
 from microseg.study.candidate import check_candidate
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
 from microseg.study.keeping import bound
+from microseg.study.provenance import Provenance
 from microseg.study.queue import Point, add_replicates, again_name, cost, first_points, kept_points
 from microseg.study.request import (
     Prepared,
@@ -41,7 +42,7 @@ from microseg.study.request import (
     state_file,
     write_text,
 )
-from microseg.tracking import provenance, store, tree
+from microseg.tracking import environment, store, tree
 from microseg.tracking.tree import StudyRun, study_run
 
 
@@ -142,21 +143,18 @@ def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> Non
     state = StudyState(
         request=prepared.request,
         digest=prepared.manifest.digest,
-        code=provenance.code(),
+        code=environment.code(),
         run_id=run.run_id,
         points=tuple(points),
     )
     write_text(state_file(prepared.request.name), state.model_dump_json(indent=1))
 
 
-def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
+def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> Provenance:
     """Write to the study's run all that a reader needs to judge and repeat it."""
-    request, config = prepared.request, prepared.request.config
-    provenance.record(client, run.run_id, prepared.manifest, provenance.environment(), config.seed)
+    config = prepared.request.config
+    origin = provenance.record(client, run, prepared)
     client.log_text(run.run_id, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "space.yaml")
-    client.log_text(run.run_id, request.model_dump_json(indent=1), "request.json")
-    client.log_text(run.run_id, prepared.manifest.model_dump_json(indent=1), "manifest.json")
-    client.log_dict(run.run_id, {"folds": [fold.model_dump() for fold in prepared.folds]}, "folds.json")
     auditing.record(client, run.run_id, prepared)
     tags = {
         "microseg.mode": config.mode,
@@ -166,9 +164,10 @@ def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> None:
     }
     against = {"microseg.against": config.against} if config.against else {}
     tree.set_tags(client, run.run_id, against | tags)
+    return origin
 
 
-def job_of(prepared: Prepared) -> Job:
+def job_of(prepared: Prepared, origin: Provenance | None = None) -> Job:
     """Return what all trials of a study have in common."""
     config = prepared.request.config
     epochs = max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default)
@@ -184,6 +183,7 @@ def job_of(prepared: Prepared) -> Job:
         against=config.against,
         curves=config.curves,
         keep=config.keep,
+        origin=origin.model_dump(mode="json") if origin else {},
     )
 
 
@@ -195,7 +195,7 @@ def _run(
     console: Console,
 ) -> Outcome:
     name, config = prepared.request.name, prepared.request.config
-    job = job_of(prepared)
+    job = job_of(prepared, provenance.read(runs[0], runs[1].run_id))
     trials = Trials(optuna_file(name), name, prepared.space, config)
     trials.enqueue(points)
     console.print(cost(prepared, job, trials, gpus), style="dim", highlight=False, soft_wrap=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+PROVENANCE = "provenance.json"  # of a study and of each fold: where it comes from
+
 
 def read_json(client: MlflowClient, run_id: str, path: str) -> Any:
     """Return what a JSON file among a run's artifacts holds.

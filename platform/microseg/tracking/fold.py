@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from microseg.tracking import tree
+from microseg.tracking.artifacts import PROVENANCE
 from microseg.training import FoldResult, State
 
 MODEL = "model/model.keras"
@@ -86,11 +88,15 @@ class FoldRun:
                 image.save(Path(scratch, f"{name}+compressed.webp"))
             self._client.log_artifacts(self._run_id, scratch, "images")
 
-    def close(self, result: FoldResult, recipe: Mapping[str, Any]) -> None:
-        """Write result, model and what is needed to repeat the fold; then end the run."""
+    def close(self, result: FoldResult, provenance: Mapping[str, Any]) -> None:
+        """Write result, model, where they come from and when; then end the run."""
         self.flush({tree.STATE: result.state, tree.REASON: f"{result.state} after {result.epochs} epochs"})
         with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch, "fold.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+            started = datetime.fromtimestamp(self._start / 1000, UTC).isoformat()
+            times = {"started": started, "finished": datetime.now(UTC).isoformat()}
+            Path(scratch, PROVENANCE).write_text(
+                json.dumps({**provenance, **times}, indent=1), encoding="utf-8"
+            )
             text = result.model_dump_json(indent=1, exclude={"model"})
             Path(scratch, "result.json").write_text(text, encoding="utf-8")
             self._client.log_artifacts(self._run_id, scratch)

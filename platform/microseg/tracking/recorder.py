@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from microseg.config import TrialConfig
 from microseg.folds import Fold
 from microseg.tracking import tree
+from microseg.tracking.environment import environment
 from microseg.tracking.figures import panels
 from microseg.tracking.fold import FoldRun, as_metrics, known_steps
 from microseg.tracking.tree import TrialRun
@@ -33,12 +34,15 @@ class Recorder:
     config : TrialConfig
         The configuration that is trained.
     folds : sequence of Fold
-        Which items train and validate, kept with each fold's run so that it can be repeated.
+        Which items train and validate.
     curves : {"all", "brief"}
         Which metrics are written by epoch: all, or losses, Dice and ``metric``. The rest is in the
         history of ``result.json``.
     metric : str
         What the study compares.
+    origin : mapping, optional
+        Where the study comes from (see `microseg.study.provenance`), kept with each fold's run so that it
+        can be repeated from that alone.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class Recorder:
         folds: Sequence[Fold],
         curves: Literal["all", "brief"] = "all",
         metric: str = "val/dice",
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         self._client = MlflowClient(trial.tracking_uri)
         self._trial = trial
         self._config = config
         self._folds = {fold.index: fold for fold in folds}
+        self._origin = origin or {}
         self._brief = {*BRIEF, metric} if curves == "brief" else None
         self._former = tree.fold_runs(self._client, trial)
         self._summarised = self._summaries() if self._former else set()
@@ -96,8 +102,21 @@ class Recorder:
         elif run.due():
             run.flush()
         if result is not None:
-            fold = self._folds[result.fold]
-            run.close(result, {"config": self._config.model_dump(), "fold": fold.model_dump()})
+            run.close(result, self._provenance(result))
+
+    def _provenance(self, result: FoldResult) -> dict[str, Any]:
+        """Return where a fold's network comes from: that of its study, and what is its own."""
+        seed = self._config.seed
+        own = {
+            "trial": self._trial.name,
+            "config": self._config.model_dump(),
+            "fold": self._folds[result.fold].model_dump(),
+            "seeds": {**self._origin.get("seeds", {}), "trial": seed, "training": seed + result.fold},
+            "environment": environment(self._config.precision).model_dump(),
+            "weights": result.weights,
+            "fingerprint": result.fingerprint,
+        }
+        return {**self._origin, **own}
 
     def _shown(self, metrics: Mapping[str, float]) -> dict[str, float]:
         return {name: metrics[name] for name in metrics if self._brief is None or name in self._brief}

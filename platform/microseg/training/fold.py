@@ -35,7 +35,7 @@ from microseg.training.callbacks import (
 )
 from microseg.training.checkpoint import Checkpoints, discard, identity
 from microseg.training.measurement import UNMEASURED, measure
-from microseg.training.network import Loss, Networks, accumulating, supervise, unfreezing, views
+from microseg.training.network import Loss, Networks, accumulating, supervise, unfreezing, views, weights_hash
 from microseg.training.results import (
     MODEL,
     FoldResult,
@@ -239,4 +239,5 @@ def _result(
         model=model,
         history=record.history,
         fingerprint=fingerprint(config, data, fold),
+        weights=weights_hash(network),
     )

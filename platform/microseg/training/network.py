@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,14 @@ def views(model: keras.Model) -> Networks:
         keras.Model(model.input, heads, name=model.name),
         keras.Model(model.input, model.outputs[0], name=model.name),
     )
+
+
+def weights_hash(model: keras.Model) -> str:
+    """Return a hash (sha256 hex) of a network's weights: equal where all of them are, bit for bit."""
+    total = hashlib.sha256()
+    for values in model.get_weights():
+        total.update(f"{values.shape} {values.dtype} ".encode() + values.tobytes())
+    return total.hexdigest()
 
 
 def supervise(loss: Loss, maps: int) -> Loss:

@@ -51,9 +51,10 @@ class FoldResult(Strict):
     ``diverged``: the loss became NaN or infinite. ``collapsed``: the best network predicts one class
     everywhere although the truth has several. ``metrics`` and ``per_image`` (validation Dice by item name)
     are those of ``best_epoch`` (from 1), whose weights ``model`` holds. ``fingerprint`` identifies what
-    was trained: configuration, data and fold. ``seconds`` passed meanwhile, ``cpu_seconds`` are those that
-    processors worked, all threads together. ``gpu_memory_mib`` is 0 where no GPU was used. ``calibration`` is
-    that of all validation images together, None where the fold was not completed.
+    was trained: configuration, data and fold; ``weights`` is a hash of the weights. ``seconds`` passed
+    meanwhile, ``cpu_seconds`` are those that processors worked, all threads together. ``gpu_memory_mib`` is 0
+    where no GPU was used. ``calibration`` is that of all validation images together, None where the fold was
+    not completed.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # a diverged fold has NaN among its metrics
@@ -73,6 +74,7 @@ class FoldResult(Strict):
     model: Path
     history: list[dict[str, float]]
     fingerprint: str
+    weights: str = ""
 
 
 @dataclass(frozen=True)
