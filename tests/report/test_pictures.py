@@ -56,13 +56,13 @@ def test_the_figure_of_a_network_that_nobody_knows_is_not_called_unbiased(client
     study = start("old.h5", folds=2, **{"microseg.origin": "network"})
     study.trial("trial-000", "completed", "imported", (0.8, 0.9), 1)
     met = {"name": "old", "version": 1, "champion": None, "metric": "dice", "images": 40, "groups": 8}
-    met |= {"level": 0.025, "use": 1, "estimate": 0.3, "low": 0.2, "outcome": "promoted", "when": "2026-01"}
+    met |= {"level": 0.025, "use": 1, "estimate": 0.3, "low": -0.2, "outcome": "kept", "when": "2026-01"}
     met |= {"notes": ["What version 1 was trained on is not known"]}
     document = {"decision": met, "groups": [{"group": "a", "challenger": 0.9}], "images": []}
     client.log_dict(study.parent, document, "decisions/old-1/decision-1.json")
     text = page(client, view(client, study.read()))
     assert "<strong>Hold-out:</strong> version 1 of model old" in text
-    assert "promoted. What version 1 was trained on is not known.</p>" in text
+    assert ": not promoted. What version 1 was trained on is not known.</p>" in text
     assert "perhaps on these very images" in text
     assert "selection scores" not in text and "unbiased:" not in text and "out of fold" not in text
 

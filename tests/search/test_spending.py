@@ -105,6 +105,8 @@ def test_retraining_is_part_of_the_projected_cost():
         "at most 200 fold trainings of 60 epochs (40 trials, 5 folds) and one training on all images for 60 "
         "epochs: 1.7 h and 1.7 GPU-hours"
     )
+    single = projection(1, (1, 1), ToGo(1), [], 0)
+    assert single.startswith("at most 1 fold training of 1 epoch (1 trial, 1 fold);")
     alone = projection(1, (1, 60), ToGo(0, retrainings=1), [timed((60.0,), (60,))], 0)
     assert alone.startswith("at most one training on all images for 60 epochs: 60 s without")
 

@@ -50,4 +50,4 @@ def _in_words(decision: dict[str, Any], groups: list[dict[str, Any]]) -> str:
     if decision["low"] is None:
         return f"{text}: cannot be decided with {many} groups."
     low = f"lower bound {difference(decision['low'])}, one-sided at {decision['level']:.3g}"
-    return f"{text} ({low}): {decision['outcome']}."
+    return f"{text} ({low}): {'' if decision['outcome'] == 'promoted' else 'not '}promoted."

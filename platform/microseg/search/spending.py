@@ -125,10 +125,19 @@ def projection(
 def _counted(to_go: ToGo, folds: int, epochs: int) -> str:
     """Count the trainings, such as ``at most 50 fold trainings of 60 epochs (10 trials, 5 folds)``."""
     trainings = (to_go.trials + to_go.repeats) * folds
-    counted = f"{to_go.trials} trials" + (f" and {to_go.repeats} repeats" if to_go.repeats else "")
-    parts = [f"{trainings} fold trainings of {epochs} epochs ({counted}, {folds} folds)"] if trainings else []
-    parts += [f"one training on all images for {epochs} epochs"] if to_go.retrainings else []
+    counted = _many(to_go.trials, "trial") + (
+        f" and {_many(to_go.repeats, 'repeat')}" if to_go.repeats else ""
+    )
+    said = (
+        f"{_many(trainings, 'fold training')} of {_many(epochs, 'epoch')} ({counted}, {_many(folds, 'fold')})"
+    )
+    parts = [said] if trainings else []
+    parts += [f"one training on all images for {_many(epochs, 'epoch')}"] if to_go.retrainings else []
     return f"at most {' and '.join(parts)}"
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -93,10 +93,11 @@ def _retrained(prepared: Prepared, best: TrialRecord, workdir: Path) -> Path:
 
 def note(view: report.StudyView, model: str, version: int, kind: Kind) -> str:
     """Say what came of a study, as the description that MLflow shows with its run."""
-    best = view.rows[0]
+    best, compared = view.rows[0], report.comparison(view)
+    compared += " " if compared else ""
     return (
         f"Best: **{best.name}**, {view.metric} {report.score(best)} over {view.folds} folds. "
-        f"{report.comparison(view)} It is version {version} of model *{model}*, alias *candidate*: "
+        f"{compared}It is version {version} of model *{model}*, alias *candidate*: "
         f"{MEANING[kind]}. These are selection scores; only the untouched hold-out is unbiased. See "
         "`report.html` among the artifacts."
     )
