@@ -81,7 +81,20 @@ def test_an_imported_network_stands_in_the_tree_as_a_trial_does(lab):
     assert not {"optimizer/name", "loss/name", "epochs"} & set(trial.data.params)  # nobody knows them
     assert OPTIMISTIC in view.run.data.tags["mlflow.note.content"]
     assert {"cv/ap50_mean", "cv/mcc_std"} <= set(trial.data.metrics)
-    assert "old.h5" in report.page(lab.client, view) or row.name in report.page(lab.client, view)
+
+
+def test_the_report_shows_its_images_and_does_not_call_them_unseen(lab):
+    study = report.find_study(lab.client, "import-old.h5")
+    page = mlflow.artifacts.load_text(f"runs:/{study.info.run_id}/report.html")
+    assert (
+        page.count("data:image/jpeg;base64,") >= 4
+        and "whether the network was trained on them is not known" in page
+    )
+    assert "perhaps on these very images" in page and "out of fold" not in page
+    listed = json.loads(mlflow.artifacts.load_text(f"runs:/{study.info.run_id}/examples/examples.json"))[
+        "examples"
+    ]
+    assert {one["kind"] for one in listed} >= {"worst", "best"}
 
 
 def test_the_folds_and_the_hold_out_are_those_of_a_study(lab):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,34 +11,26 @@ from typing import Literal
 from mlflow import MlflowClient
 from pydantic import Field
 
-from microseg.components import bind, check
+from microseg.components import check
 from microseg.config import Component, SearchConfig, Strict, TrialConfig, parse
 from microseg.data.options import DataOptions
 from microseg.data.pairs import load_pairs
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
-from microseg.folds import Fold
 from microseg.importing.files import load_network
+from microseg.importing.judgement import OPTIMISTIC, judge, record, tell
 from microseg.importing.network import Network, noise, one_output, tile_of, with_maps_of, with_probabilities
-from microseg.losses import LOSSES
-from microseg.runtime import peak_memory_mib
 from microseg.serving.card import ModelCard
 from microseg.serving.packaging import Candidate, log_candidate
 from microseg.space import parse_space
 from microseg.storage import cache
 from microseg.study import Prepared, Request, describe, divide, folder, state_file
 from microseg.study.objects import search_objects
-from microseg.study.provenance import Provenance
 from microseg.tracking import store, tree, views
-from microseg.tracking.recorder import Recorder, flatten, log_metrics, summary
-from microseg.training import FoldResult, Progress, Sample, TrainingData, predict_image
-from microseg.training.measurement import measure
-from microseg.training.network import weights_hash
-from microseg.training.results import MODEL, fingerprint, fold_folder
-from microseg.training.validation import evaluate_images, shown
+from microseg.tracking.recorder import log_metrics
+from microseg.training.results import MODEL
 
 IMPORTED = "imported"
-OPTIMISTIC = "the network may have been trained on these very images, so its scores may be optimistic"
 _UNKNOWN = Component(name="unknown")  # how it was trained, nobody says
 
 
@@ -149,15 +139,15 @@ def _judged(client: MlflowClient, request: ImportRequest, network: Network, memb
     prepared = _prepare(request, network.config)
     network, prepared = _fitted(network, prepared)
     network.model.save(member)
-    judged = [_judge(network, prepared, fold) for fold in prepared.folds]
+    judged = [judge(network, prepared, fold) for fold in prepared.folds]
     instances, ap50 = search_objects(prepared, network.config, [member] * len(prepared.folds))
     with tree.study_run(client, request.study) as run:
         origin = describe(client, run, prepared)
         client.set_tag(run.run_id, "mlflow.note.content", f"{request.file.name}, imported: {OPTIMISTIC}.")
-        _record(client, run, network.config, origin, judged)
+        scores = record(client, run, network, origin, judged)
         if instances is not None:
             log_metrics(client, run.run_id, {"best/ap50": ap50})
-        scores = summary([result for result, _ in judged])
+        tell(client, run, network, member, prepared, judged)
         card = ModelCard(
             name=request.name,
             kind="imported",
@@ -207,58 +197,3 @@ def _fitted(network: Network, prepared: Prepared) -> tuple[Network, Prepared]:
         )
     network = with_probabilities(network, [pair.image for pair in pairs])
     return with_maps_of(network, manifest.classes), replace(prepared, development=manifest)
-
-
-def _judge(network: Network, prepared: Prepared, fold: Fold) -> tuple[FoldResult, tuple[Sample, ...]]:
-    """Evaluate a network on a fold's validation images, as a trained one is."""
-    start = time.monotonic()
-    model, config, manifest = network.model, network.config, prepared.development
-    data = TrainingData(manifest, cache())
-    pairs = load_pairs(fold.valid, manifest, data.cache, config.preprocess)
-    evaluation = evaluate_images(model, pairs, config, bind(config.loss, LOSSES, "loss"))
-    if evaluation.collapsed:
-        raise MicrosegError(
-            f"{config.model.params['file']}: it sees one class everywhere in fold {fold.index + 1}; give the "
-            f"--preprocess it was trained with (now '{config.preprocess.name}'), or another "
-            "--probability-threshold"
-        )
-    samples = tuple(
-        Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config))
-        for pair in shown(pairs)
-    )
-    further = measure(model, pairs, config, data)
-    result = FoldResult(
-        fold=fold.index,
-        state="completed",
-        best_epoch=0,
-        epochs=0,
-        metrics=evaluation.metrics | further.metrics,
-        per_image=evaluation.per_image,
-        seconds=time.monotonic() - start,
-        parameters=model.count_params(),
-        peak_memory_mib=peak_memory_mib(),
-        calibration=further.calibration,
-        # Where a trained fold would keep it: the registered version holds the one network of all folds.
-        model=fold_folder(folder(prepared.request.name) / tree.trial_name(0), fold) / MODEL,
-        history=[],
-        fingerprint=fingerprint(config, data, fold),
-        weights=weights_hash(model),
-    )
-    return result, samples
-
-
-def _record(
-    client: MlflowClient,
-    run: tree.StudyRun,
-    config: TrialConfig,
-    origin: Provenance,
-    judged: Sequence[tuple[FoldResult, tuple[Sample, ...]]],
-) -> None:
-    """Write the runs of the trial and of its folds; what is unknown of the training is no parameter."""
-    known = config.model_dump(mode="json", include={"model", "preprocess", "tile", "overlap", "threshold"})
-    trial = tree.open_trial(client, run, tree.trial_name(0), flatten(known), 0)
-    recorder = Recorder(trial, config, origin.folds, origin=origin.model_dump(mode="json"))
-    for result, samples in judged:
-        recorder(Progress(result.fold, 0, result.metrics, samples, result))
-    log_metrics(client, trial.run_id, {views.RANK: 1})
-    tree.end(client, trial.run_id, "completed", f"imported: {OPTIMISTIC}")
