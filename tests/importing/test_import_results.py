@@ -181,6 +181,7 @@ def test_an_imported_study_is_read_as_any_other_and_only_complete_rows_are_ranke
     assert view.run.info.status == "FINISHED"
     assert results.RATIO not in view.run.data.tags  # nobody has stated it
     assert place.client.get_run(best.run_id).data.metrics["rank"] == 1
+    assert place.client.get_run(best.run_id).data.tags["mean CI95"].startswith("0.8000 ± ")
     names = {file.path for file in place.client.list_artifacts(view.run.info.run_id)}
     assert {"table.csv", "leaderboard.csv"} <= names
     assert "0.8000" in report.page(place.client, view)

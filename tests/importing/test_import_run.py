@@ -80,7 +80,8 @@ def test_an_imported_network_stands_in_the_tree_as_a_trial_does(lab):
     assert trial.data.params["model/params/file"] == "old.h5"
     assert not {"optimizer/name", "loss/name", "epochs"} & set(trial.data.params)  # nobody knows them
     assert OPTIMISTIC in view.run.data.tags["mlflow.note.content"]
-    assert {"cv/ap50_mean", "cv/mcc_std"} <= set(trial.data.metrics)
+    assert {"cv/ap50_mean", "cv/mcc_std", "rank"} <= set(trial.data.metrics)
+    assert trial.data.tags["mean CI95"].startswith(f"{row.mean:.4f} ± ")
 
 
 def test_the_report_shows_its_images_and_does_not_call_them_unseen(lab):

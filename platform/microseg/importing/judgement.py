@@ -22,8 +22,8 @@ from microseg.storage import cache
 from microseg.study import Prepared, folder
 from microseg.study.examples import draw_examples
 from microseg.study.provenance import Provenance
-from microseg.tracking import tree, views
-from microseg.tracking.recorder import Recorder, flatten, log_metrics, summary
+from microseg.tracking import tree
+from microseg.tracking.recorder import Recorder, flatten, summary
 from microseg.tracking.tree import StudyRun
 from microseg.training import FoldResult, Progress, Sample, TrainingData, predict_image
 from microseg.training.measurement import measure
@@ -98,7 +98,6 @@ def record(
     recorder = Recorder(trial, config, origin.folds, origin=origin.model_dump(mode="json"))
     for result, samples in judged:
         recorder(Progress(result.fold, 0, result.metrics, samples, result))
-    log_metrics(client, trial.run_id, {views.RANK: 1})
     tree.end(client, trial.run_id, "completed", f"imported: {OPTIMISTIC}")
     return summary([result for result, _ in judged])
 
@@ -111,9 +110,11 @@ def tell(
     prepared: Prepared,
     judged: Sequence[Judged],
 ) -> None:
-    """Draw example images by the network as it is in a file, and write the report of the study with them."""
+    """Draw example images by the network in a file, and write what MLflow's tables and the report show."""
     results = [one.result.model_copy(update={"model": file}) for one in judged]
     data = TrainingData(prepared.development, cache())
     draw_examples(client, run.run_id, results, network.config, data)
     tree.set_tags(client, run.run_id, {ORIGIN: "network"})
-    report.log_page(client, report.view(client, client.get_run(run.run_id)))
+    view = report.view(client, client.get_run(run.run_id))
+    report.mark(client, view)
+    report.log_page(client, view)

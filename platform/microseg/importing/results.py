@@ -126,8 +126,7 @@ def _write_whole(
     for number, one in enumerate(results.configurations):
         _write_trial(client, run, request.columns.metric, one, number)
     view = report.view(client, client.get_run(run.run_id))
-    for rank, row in enumerate(view.ranked, 1):
-        client.log_metric(row.run_id, views.RANK, rank)
+    report.mark(client, view)
     client.log_text(run.run_id, report.frame(view).to_csv(index=False), "leaderboard.csv")
 
 
