@@ -137,7 +137,7 @@ def test_a_store_that_refuses_ends_nothing_and_is_one_line(study, client, monkey
 
     monkeypatch.setattr(LocalArtifactRepository, "delete_artifacts", refuse)
     said = tidy(client, study.seen(), search("best"), study.folder)
-    assert "stay where they are" in said and "no permission" in said and "\n" not in said
+    assert "keep: best leaves out could be removed" in said and "no permission" in said and "\n" not in said
     assert len(asked) == 1  # not once for each of a thousand folds
     assert all(NETWORK in parts for parts in left(client, study).values())
     assert (study.folder / "trial-000/fold-0" / FILE).is_file()

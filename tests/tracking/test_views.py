@@ -78,11 +78,13 @@ def test_the_description_links_to_all_studies_and_to_the_newest(client, experime
     )
 
 
-def test_a_description_that_somebody_wrote_stays(client, experiment):
+@pytest.mark.parametrize("edit", ["Nuclei of 2026, ask Ana", "{} ask Ana", "{}\n\nask Ana", "Ask Ana. {}"])
+def test_a_description_that_somebody_wrote_or_added_to_stays(client, experiment, edit):
     shared(client, tree.open_study(client, "first"), [])
-    client.set_experiment_tag(experiment().experiment_id, NOTE, "Nuclei of 2026, ask Ana")
+    note = edit.format(experiment().tags[NOTE])
+    client.set_experiment_tag(experiment().experiment_id, NOTE, note)
     shared(client, tree.open_study(client, "second"), [])
-    assert experiment().tags[NOTE] == "Nuclei of 2026, ask Ana"
+    assert experiment().tags[NOTE] == note
 
 
 def test_the_menu_keeps_room_and_older_links_still_open(client, experiment, monkeypatch):

@@ -72,7 +72,7 @@ def tidy(client: MlflowClient, view: StudyView, config: SearchConfig, workdir: P
 
     What MLflow has of a study stays readable: metrics, configurations, results of folds. Of the trials that
     do not keep all, the study's folder keeps no network; `restore` fetches one that MLflow has. A store that
-    refuses leaves the files where they are, which is said and ends nothing.
+    refuses is asked once: files stay where they are, which is said and ends nothing.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def tidy(client: MlflowClient, view: StudyView, config: SearchConfig, workdir: P
         kept = sum(artifact_bytes(client, run) for run in (view.run, *(run for _, run in runs)))
         text = f"{size(kept)} of networks, pictures and tables (keep: {config.keep})"
     except MicrosegError as error:
-        return f"networks and pictures stay where they are, beyond keep: {config.keep}: {error}"
+        return f"not all that keep: {config.keep} leaves out could be removed and the rest counted: {error}"
     for row in (*view.rows, *view.replicates):
         if row.state not in GOES_ON and (row.replicate_of or row.name) not in whole:
             _remove_copies(workdir / row.name)

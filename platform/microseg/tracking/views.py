@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ SHARED = "mlflow.sharedViewState."
 OURS, STUDIES = "microseg-", "microseg-studies"
 NAMED = 20  # of our views are in the menu: with 40 in it, MLflow lets nobody save one of their own
 LINKED = 8  # of them are in the experiment's description: it stands above every table of its runs
-NOTE, OUR_NOTE = "mlflow.note.content", "microseg.note"
+NOTE, LEAD = "mlflow.note.content", "Searches for segmentation networks: "
 
 RANK = "rank"  # a metric, so that the UI can sort by it: means over fewer folds would stand among the ranked
 # Tags, for metrics are shown with all their digits; a tag's name takes neither "±" nor "%".
@@ -92,11 +93,14 @@ def _list(client: MlflowClient, experiment_id: str) -> None:
     newest = sorted(named.keys() - {STUDIES}, key=lambda key: named[key]["createdAt"], reverse=True)
     for key in newest[NAMED:]:
         client.set_experiment_tag(experiment_id, SHARED + key, named[key]["state"])
-    if tags.get(NOTE, "") == tags.get(OUR_NOTE, ""):
+    if _ours(tags.get(NOTE, "")):
         links = [_link(experiment_id, key, named[key]["name"]) for key in [STUDIES, *newest[:LINKED]]]
-        note = f"Searches for segmentation networks: {' · '.join(links)}"
-        for tag in (NOTE, OUR_NOTE):
-            client.set_experiment_tag(experiment_id, tag, note)
+        client.set_experiment_tag(experiment_id, NOTE, LEAD + " · ".join(links))
+
+
+def _ours(note: str) -> bool:
+    """Say whether nobody wrote this description, or added anything to it: it is our links alone."""
+    return not note or re.fullmatch(rf"{LEAD}(\[.*?\]\(#/experiments/[^)]*\)( · |$))+", note) is not None
 
 
 def _link(experiment_id: str, key: str, name: str) -> str:
@@ -139,7 +143,8 @@ def _table(condition: str, order: str, ascending: bool, columns: Sequence[str]) 
 
 def _charts(metrics: Sequence[str], parameters: Sequence[str]) -> dict[str, Any]:
     """Return the charts that come first: parallel coordinates of what was searched, and the scores."""
-    section = {"uuid": "best", "name": "Best", "display": True, "isReordered": True, "columns": 2}
+    # One column: in half of the width the names of eight parameters lie over each other.
+    section = {"uuid": "best", "name": "Best", "display": True, "isReordered": True, "columns": 1}
     shared = {"metricSectionId": "best", "deleted": False, "isGenerated": False, "runsCountToCompare": 20}
     parallel = {"type": "PARALLEL", "selectedMetrics": list(metrics), "selectedParams": list(parameters)}
     bars = {"type": "BAR", "metricKey": metrics[0]}
