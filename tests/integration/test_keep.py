@@ -52,7 +52,7 @@ def networks(desk):
 def test_only_the_best_trial_keeps_its_networks_and_the_size_is_said(desk):
     seen, kept, here = networks(desk)
     assert kept == here == {seen.ranked[0].name}
-    assert "keeps at most 2 networks, and pictures of 1 trials (keep: best)" in desk.said
+    assert "keeps at most 2 networks, and pictures of the best trial (keep: best)" in desk.said
     assert "of networks, pictures and tables (keep: best), tracking store mlflow.db" in desk.said
     fold = desk.client.get_run(seen.ranked[1].fold_runs[0])
     assert fold.data.tags[REMOVED + NETWORK] == "keep: best"

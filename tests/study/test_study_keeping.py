@@ -169,7 +169,10 @@ def test_networks_that_nobody_has_are_one_line_that_says_what_to_do(study, clien
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (search("models", trials=200), "at most 1000 networks, and pictures of 2 trials (keep: models)"),
+        (
+            search("models", trials=200),
+            "at most 1000 networks, and pictures of the best 2 trials (keep: models)",
+        ),
         (search("all", trials=200), "at most 1000 networks, and pictures of all trials (keep: all)"),
         (
             search("all", trials=9, replicates=3),
@@ -177,10 +180,13 @@ def test_networks_that_nobody_has_are_one_line_that_says_what_to_do(study, clien
         ),
         (
             search("finalists", replicates=3),
-            "at most 40 networks, and pictures of 2 trials (keep: finalists)",
+            "at most 40 networks, and pictures of the best 2 trials (keep: finalists)",
         ),
-        (search("finalists", trials=1), "at most 5 networks, and pictures of 1 trials (keep: finalists)"),
-        (search("best", replicates=1), "at most 10 networks, and pictures of 1 trials (keep: best)"),
+        (
+            search("finalists", trials=1),
+            "at most 5 networks, and pictures of the best trial (keep: finalists)",
+        ),
+        (search("best", replicates=1), "at most 10 networks, and pictures of the best trial (keep: best)"),
     ],
 )
 def test_what_a_search_will_keep_is_said_before_it_starts(config, said):

@@ -17,7 +17,8 @@ from microseg.study.candidate import note, package
 from microseg.study.examples import log_examples
 from microseg.study.keeping import restore, tidy
 from microseg.study.request import Prepared, folder, write_text
-from microseg.tracking import store, views
+from microseg.study.watching import share
+from microseg.tracking import store
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 
@@ -60,13 +61,11 @@ def conclude(
     report.log_page(client, view, importances(*view.observations))
     model = prepared.request.model or prepared.manifest.name
     version = package(client, run, prepared, best, model)
-    costs = {"": (), "parameters": ("parameters",)}.get(view.against, (f"cv/{view.against}_mean",))
-    name = view.metric.removeprefix("val/")
-    link = views.share_view(client, run, f"cv/{name}", view.varied, view.shared, costs)
+    link = share(client, run, config, view.varied, view.shared)
     trials_page = f"[Its trials, ranked]({link[link.index('#') :]})"
     text = f"{note(view, model, version, config.candidate)} {trials_page}"
     client.set_tag(run.run_id, "mlflow.note.content", text)
-    log_metrics(client, run.run_id, {f"best/{name}_mean": best.score or 0.0})
+    log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     kept = tidy(client, view, config, workdir)
     return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, kept, unfinished)
 

@@ -28,12 +28,13 @@ GOES_ON = ("running", "interrupted")  # resuming needs all that such a trial has
 
 
 def bound(config: SearchConfig, folds: int) -> str:
-    """Say, before a search, of how much it will have kept networks and pictures at its end."""
+    """Say, before a search, how many networks and pictures of how many trials it will have at its end."""
     repeats = config.replicates * min(config.finalists, config.trials)
     few = min(_whole(config), config.trials)
     models = config.trials + repeats if config.keep in ("all", "models") else few * (1 + config.replicates)
-    pictures = "all" if config.keep == "all" else few
-    return f"keeps at most {models * folds} networks, and pictures of {pictures} trials (keep: {config.keep})"
+    best = f"the best {few} trials" if few > 1 else "the best trial"
+    pictures = f"pictures of {'all trials' if config.keep == 'all' else best}"
+    return f"keeps at most {models * folds} networks, and {pictures} (keep: {config.keep})"
 
 
 def _whole(config: SearchConfig) -> int:

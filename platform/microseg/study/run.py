@@ -42,6 +42,7 @@ from microseg.study.request import (
     state_file,
     write_text,
 )
+from microseg.study.watching import watch
 from microseg.tracking import environment, store, tree
 from microseg.tracking.tree import StudyRun, study_run
 
@@ -200,6 +201,7 @@ def _run(
     trials.enqueue(points)
     console.print(cost(prepared, job, trials, gpus), style="dim", highlight=False, soft_wrap=True)
     console.print(bound(config, len(job.folds)), style="dim", highlight=False, soft_wrap=True)
+    console.print(watch(*runs, config, prepared.space), style="dim", highlight=False, soft_wrap=True)
     seen = Spending(trials, config.budget), console
     run_trials(config, trials, job, runs, seen)
     if config.replicates:
