@@ -250,6 +250,19 @@ def test_masks_that_are_read_otherwise_are_refused(first, monkeypatch):
         reproduce(first[2].info.run_id)
 
 
+def test_a_fold_of_another_version_of_microseg_is_refused_in_one_line(first):
+    _, client, fold = first
+    copy = client.create_run(fold.info.experiment_id).info.run_id
+    client.log_dict(copy, {"study": "first", "recipe": {}}, "provenance.json")
+    try:
+        with pytest.raises(
+            MicrosegError, match=r"provenance.json: .*; use the version of microseg that wrote it"
+        ):
+            provenance.read_fold(client, copy)
+    finally:
+        client.delete_run(copy)
+
+
 def test_a_fold_that_says_nothing_of_its_origin_is_refused(first):
     _, client, fold = first
     experiment, parent = fold.info.experiment_id, fold.data.tags[tree.PARENT]

@@ -7,15 +7,15 @@ Each is whole in itself, so that a fold can be judged and repeated from its run 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
+from pydantic import ValidationError
 
 import microseg
-from microseg.config import Strict, TrialConfig
+from microseg.config import Strict, TrialConfig, first_problem
 from microseg.data.manifest import Item, Manifest
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
@@ -60,6 +60,9 @@ class Provenance(Strict):
         """The images that trained or validated."""
         names = {name for fold in self.folds for name in (*fold.train, *fold.valid)}
         return tuple(item for item in self.manifest.items if item.name in names)
+
+
+P = TypeVar("P", bound=Provenance)
 
 
 class FoldProvenance(Provenance):
@@ -128,9 +131,15 @@ def _parent(request: Request) -> Parent | None:
 
 
 def read(client: MlflowClient, run_id: str) -> Provenance | None:
-    """Return where a study comes from; None where its run does not say."""
+    """Return where a study comes from; None where its run does not say.
+
+    Raises
+    ------
+    MicrosegError
+        If another version of microseg wrote it in another way.
+    """
     found = find_json(client, run_id, PROVENANCE)
-    return None if found is None else Provenance.model_validate(found)
+    return None if found is None else _parse(Provenance, found, run_id)
 
 
 def read_fold(client: MlflowClient, run_id: str) -> FoldProvenance:
@@ -139,14 +148,24 @@ def read_fold(client: MlflowClient, run_id: str) -> FoldProvenance:
     Raises
     ------
     MicrosegError
-        If its run does not say.
+        If its run does not say, or another version of microseg wrote it in another way.
     """
-    found: Mapping[str, Any] | None = find_json(client, run_id, PROVENANCE)
+    found = find_json(client, run_id, PROVENANCE)
     if found is None:
         raise MicrosegError(
             f"run '{run_id}' has no {PROVENANCE} among its artifacts; it cannot be trained again"
         )
-    return FoldProvenance.model_validate(found)
+    return _parse(FoldProvenance, found, run_id)
+
+
+def _parse(model: type[P], found: Any, run_id: str) -> P:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise MicrosegError(
+            f"run '{run_id}': {PROVENANCE}: {first_problem(error, model)}; use the version of microseg that "
+            "wrote it"
+        ) from error
 
 
 def _log_dataset(client: MlflowClient, run_id: str, manifest: Manifest) -> None:
