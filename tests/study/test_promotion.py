@@ -86,7 +86,7 @@ class Desk:
         """Return a new version of a study; by default of the one that all tests share."""
         run_id = run_id or self.run_id
         made = self.client.create_model_version(
-            self.name, "file:///nowhere", run_id, tags, await_creation_for=0
+            self.name, "file:///nowhere", run_id, tags, await_creation_for=0, description=f"It cuts at {cut}."
         )
         self.served[f"models:/{self.name}/{made.version}"] = Cut(cut, classes)
         return int(made.version)
@@ -165,6 +165,8 @@ def test_first_against_otsu_then_against_the_champion_and_all_is_recorded(desk):
     assert np.mean(means) == pytest.approx(second.estimate) and len(means) == 6
     assert len(document["images"]) == 12
     page = (decision_files(desk, 2) / f"decision-{second.use}.html").read_text()
+    assert second.about == (f"Version 2: It cuts at {FINE}.", f"Version 1: It cuts at {COARSE}.")
+    assert all(sentence in page for sentence in second.about)
     assert page.count("data:image/png;base64,") == 3 and "<svg" in page and 'src="http' not in page
 
 

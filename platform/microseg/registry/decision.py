@@ -47,7 +47,8 @@ class Meeting(Strict):
     """Who meets whom, where, and what is asked of the challenger.
 
     ``champion`` is None where the rival is Otsu's threshold; ``hold_out`` is the content hash of the images
-    and masks; ``metric`` the score per image, larger is better; ``least`` the gain that is asked for.
+    and masks; ``metric`` the score per image, larger is better; ``least`` the gain that is asked for. ``about`` says of each
+    version what it is: the networks of all folds, one of them, ...
     """
 
     name: str
@@ -57,6 +58,7 @@ class Meeting(Strict):
     metric: str
     least: float
     notes: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
 
     @property
     def rival(self) -> str:

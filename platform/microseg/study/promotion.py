@@ -81,6 +81,7 @@ def promote(
         metric=_metric(found),
         least=least,
         notes=tuple(filter(None, notes)),
+        about=tuple(f"Version {one.version}: {one.description}" for one in versions if one.description),
     )
     decision = registry.recorded(client, meeting) or _meet(client, meeting, held, progress)
     if decision.outcome == "promoted":
