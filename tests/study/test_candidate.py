@@ -158,3 +158,9 @@ def test_crossval_refuses_an_unknown_candidate_in_one_line(called, tmp_path):
     code, _, said = called("crossval", "--config", tmp_path / "best.yaml", "--candidate", "latest")
     assert code == 2 and len(said.splitlines()) == 1
     assert "best.yaml: candidate: Input should be 'ensemble', 'best_fold' or 'retrained'" in said
+
+
+def test_the_card_knows_how_the_images_of_the_folds_look(registered):
+    seen = registered()
+    assert seen.card.appearance.images == len(seen.prepared.development.items) > 0
+    assert 0 < seen.card.appearance.dark.least < seen.card.appearance.bright.most < 2**16

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 import microseg
 from microseg.config import Candidate, Component, Precision, Strict, TrialConfig, first_problem
 from microseg.errors import MicrosegError
+from microseg.serving.unlike import Appearance
 
 CARD = "card.json"
 
@@ -36,7 +37,7 @@ class ModelCard(Strict):
     empty for an imported network whose data is unknown; ``scores`` are cross-validated means such as
     ``val/dice`` (selection scores: the folds chose the epoch). ``instances`` is how objects are told apart,
     an entry of ``INSTANCES`` with the parameters that a search chose; None where there were no objects to
-    search on.
+    search on. ``appearance`` is how the training images look; None where nobody knows them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelCard(Strict):
     data_digest: str
     scores: dict[str, float] = Field(default_factory=dict)
     instances: Component | None = None
+    appearance: Appearance | None = None
     microseg_version: str = microseg.__version__
 
     @property

@@ -10,11 +10,14 @@ from mlflow import MlflowClient
 
 from microseg import report, runtime
 from microseg.config import Precision, SearchConfig
+from microseg.data.arrays import image_array
+from microseg.data.manifest import Manifest
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search.records import TrialRecord
 from microseg.serving.card import MEANING, Kind, ModelCard
 from microseg.serving.packaging import log_candidate
+from microseg.serving.unlike import Appearance, appearance, sample
 from microseg.space import Space
 from microseg.storage import cache
 from microseg.study.objects import search_objects
@@ -51,8 +54,14 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
         data_digest=manifest.digest,
         scores={prepared.request.config.metric: best.score or 0.0},
         instances=instances,
+        appearance=_appearance(prepared.development),
     )
     return log_candidate(card, _chosen(prepared, best, workdir, members), run.run_id).version
+
+
+def _appearance(development: Manifest) -> Appearance:
+    """Look at images that the networks were trained on; those of the hold-out stay untouched."""
+    return appearance(image_array(item, development, cache()) for item in sample(development.items))
 
 
 def check_candidate(config: SearchConfig, space: Space, source: str) -> None:
