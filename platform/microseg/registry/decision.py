@@ -47,8 +47,8 @@ class Meeting(Strict):
     """Who meets whom, where, and what is asked of the challenger.
 
     ``champion`` is None where the rival is Otsu's threshold; ``hold_out`` is the content hash of the images
-    and masks; ``metric`` the score per image, larger is better; ``least`` the gain that is asked for. ``about`` says of each
-    version what it is: the networks of all folds, one of them, ...
+    and masks; ``metric`` the score per image, larger is better; ``least`` the gain that is asked for.
+    ``about`` says of each version what it is: the networks of all folds, one of them, ...
     """
 
     name: str
