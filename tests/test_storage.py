@@ -116,6 +116,7 @@ def test_a_file_goes_to_the_server_and_comes_back(s3, tmp_path):
     storage.store(source, "s3://lab/set one/cells 1.png")
     fetched = storage.fetch("s3://lab/set one/cells 1.png", tmp_path / "new" / "folder")
     assert fetched == tmp_path / "new" / "folder" / "cells 1.png"
+    assert storage.size("s3://lab/set one/cells 1.png") == source.stat().st_size
     assert fetched.read_bytes() == source.read_bytes()
 
 
@@ -165,6 +166,11 @@ def test_a_refused_download_says_why_and_leaves_nothing(s3, tmp_path, key, secre
     assert str(caught.value).startswith(uri)
     assert secret not in str(caught.value)
     assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_the_size_of_an_object_that_is_not_there_is_refused(s3):
+    with pytest.raises(MicrosegError, match="s3://lab/absent: no such bucket or object"):
+        storage.size("s3://lab/absent")
 
 
 def test_a_refused_listing_names_the_cause(s3):

@@ -111,6 +111,24 @@ def fetch(uri: str, into: Path) -> Path:
     return target
 
 
+def size(uri: str) -> int:
+    """Return the bytes of one object, without downloading it.
+
+    Parameters
+    ----------
+    uri : str
+        An ``s3://`` URI.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no such object or the server cannot be used.
+    """
+    bucket, key = _address(uri, needs_key=True)
+    with _explained(uri):
+        return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+
+
 def store(path: Path, uri: str) -> None:
     """Copy a local file to a path or URI; the target is complete or not there.
 

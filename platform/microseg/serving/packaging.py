@@ -33,6 +33,7 @@ _REQUIRED = (
     "imagecodecs",
     "scipy",
     "scikit-image",
+    "boto3",
 )
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
 

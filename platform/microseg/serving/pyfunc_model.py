@@ -4,16 +4,29 @@ MLflow executes this file when it loads the model, in a process that may know th
 the copy stored with the model.
 """
 
+import threading
 from pathlib import Path
 
+import numpy as np
 import yaml
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
 
 from microseg.errors import MicrosegError
-from microseg.serving.objects import as_uint16
-from microseg.serving.request import BadRequest, ImageRequest, MaskResponse, decode, encode_npy, encode_png
+from microseg.instances import Labels
+from microseg.serving.objects import as_uint16, measurements
+from microseg.serving.request import (
+    BadRequest,
+    ImageRequest,
+    Limits,
+    MaskResponse,
+    encode_npy,
+    encode_png,
+    read,
+)
 from microseg.serving.segmenter import Segmenter, to_mask
+from microseg.serving.unlike import differences, scale_difference
 
 ARTIFACT = "model"
 
@@ -32,8 +45,11 @@ class SegmentationModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the networks; MLflow calls this once."""
         directory = Path(context.artifacts[ARTIFACT])
+        self.limits = Limits.from_environment()
         self.segmenter = Segmenter(directory)
         self.version = _registered_version(directory)
+        # The scoring server calls from several threads: one decoded image at a time keeps the memory flat.
+        self._lock = threading.Lock()
 
     # MLflow passes the context only to a predict that has it, and reads the signature off the type hints.
     def predict(self, model_input: list[ImageRequest]) -> list[MaskResponse]:  # type: ignore[override]
@@ -42,7 +58,7 @@ class SegmentationModel(PythonModel):
         Parameters
         ----------
         model_input : list of ImageRequest
-            Images as base64 text.
+            Images as base64 text, numbers or addresses.
 
         Returns
         -------
@@ -54,23 +70,45 @@ class SegmentationModel(PythonModel):
         BadRequest
             For the first image that cannot be used; over REST this is status 400.
         """
-        return [self._answer(number, request) for number, request in enumerate(model_input, start=1)]
+        answers: list[MaskResponse] = []
+        used = 0
+        for number, request in enumerate(model_input, start=1):
+            try:
+                with self._lock:
+                    image = read(request, self.segmenter.card.axes, self.limits, used)
+                    answers.append(self._answer(request, image))
+            except MicrosegError as error:
+                raise BadRequest(f"image {number} of the request: {error}") from error
+            used += image.shape[0] * image.shape[1]
+        return answers
 
-    def _answer(self, number: int, request: ImageRequest) -> MaskResponse:
-        card, objects = self.segmenter.card, None
-        try:
-            probability = self.segmenter.probability(decode(request.image, card.axes))
-            if request.instances:
-                objects = encode_png(as_uint16(self.segmenter.label(probability)))
-        except MicrosegError as error:
-            raise BadRequest(f"image {number} of the request: {error}") from error
+    def _answer(self, request: ImageRequest, image: NDArray[np.generic]) -> MaskResponse:
+        card = self.segmenter.card
+        encode = encode_npy if request.format == "npy" else encode_png
+        probability = self.segmenter.probability(image)
+        labels = self.segmenter.label(probability) if request.instances or request.table else None
         return MaskResponse(
-            mask=encode_png(to_mask(probability, card.config.threshold)),
+            mask=encode(to_mask(probability, card.config.threshold)),
             probability=encode_npy(probability) if request.probability else None,
-            instances=objects,
+            instances=encode(as_uint16(labels)) if request.instances and labels is not None else None,
+            table=self._rows(labels, image, request) if request.table and labels is not None else None,
             model=card.name,
             version=self.version,
+            warnings=self._warnings(request, image),
         )
+
+    def _rows(
+        self, labels: Labels, image: NDArray[np.generic], request: ImageRequest
+    ) -> list[dict[str, float]]:
+        """Return the measurements of the objects, a row for each."""
+        size = request.pixel_size_um or self.segmenter.card.pixel_size_um
+        table = measurements(labels, self.segmenter.checked(image), size)
+        return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+    def _warnings(self, request: ImageRequest, image: NDArray[np.generic]) -> list[str]:
+        card = self.segmenter.card
+        unlike = differences(card.appearance, image) if card.appearance else []
+        return [*unlike, *scale_difference(card.pixel_size_um, request.pixel_size_um)]
 
 
 set_model(SegmentationModel())

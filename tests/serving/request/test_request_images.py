@@ -14,8 +14,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from microseg.errors import MicrosegError
-from microseg.serving import request
-from microseg.serving.request import BadRequest, decode, encode_npy, encode_png
+from microseg.serving.request import Limits, decode, encode_npy, encode_png
+from microseg.serving.request.images import from_numbers
 
 
 def encoded(data):
@@ -82,16 +82,29 @@ def npy_header(shape):
     ids=["png", "large png", "huge png", "npy", "colour npy", "deep npy"],
 )
 def test_an_image_too_large_is_refused_by_its_header(data):
-    with pytest.raises(MicrosegError, match=r"more than 67108864 pixels, .*'microseg predict'"):
+    with pytest.raises(
+        MicrosegError, match=r"more than 67108864 pixels .*MICROSEG_SERVING_PIXELS.*'microseg predict'"
+    ):
         decode(encoded(data))
 
 
-def test_the_limit_counts_pixels_and_not_channels(monkeypatch):
-    monkeypatch.setattr(request, "MAX_PIXELS", 100)
+def test_the_limit_counts_pixels_and_not_channels():
+    limits = Limits(pixels=100)
     for form in ("PNG", "TIFF", "NPY"):
-        assert decode(encoded(file_of(np.zeros((10, 10, 3), np.uint8), form))).shape == (10, 10, 3)
+        assert decode(encoded(file_of(np.zeros((10, 10, 3), np.uint8), form)), None, limits).shape == (
+            10,
+            10,
+            3,
+        )
         with pytest.raises(MicrosegError, match="more than 100 pixels"):
-            decode(encoded(file_of(np.zeros((10, 11, 3), np.uint8), form)))
+            decode(encoded(file_of(np.zeros((10, 11, 3), np.uint8), form)), None, limits)
+
+
+def test_the_limit_holds_for_all_images_of_a_request_together():
+    limits, text = Limits(pixels=100), encoded(file_of(np.zeros((5, 10), np.uint8), "PNG"))
+    assert decode(text, None, limits, used=50).shape == (5, 10, 1)
+    with pytest.raises(MicrosegError, match="more than 100 pixels in one request"):
+        decode(text, None, limits, used=51)
 
 
 def whole_png():
@@ -142,10 +155,33 @@ def test_a_mask_and_an_array_survive_the_way_back():
     assert_array_equal(np.load(io.BytesIO(base64.b64decode(encode_npy(array)))), array)
 
 
-def test_a_bad_request_is_status_400_and_keeps_its_sentence():
-    """The scoring server assigns a message that repeats the request, image and all."""
-    error = BadRequest("image 1 of the request: too dark")
-    error.message = "Failed to predict data 'iVBORw0KGgo...'"
-    assert error.message == "image 1 of the request: too dark"
-    assert error.get_http_status_code() == 400
-    assert "iVBOR" not in error.serialize_as_json()
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2)])
+def test_nested_lists_become_an_image(dtype, shape):
+    array = (np.arange(np.prod(shape)) * 7).reshape(shape).astype(dtype)
+    image = from_numbers(array.tolist(), dtype, Limits(), 0)
+    assert image.dtype == dtype
+    assert_array_equal(image, array if array.ndim == 3 else array[..., None])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "words"),
+    [
+        ([[[1], [2]], [[3]]], "float32", "differ in length"),
+        ([["a", "b"]], "float32", "give numbers of shape"),
+        ([[None, 1]], "float32", "array of object|holds object"),
+        ([1, 2], "float32", r"shape \(2,\)"),
+        (7, "float32", r"shape \(\)"),
+        ([[[[1]]]], "float32", r"shape \(1, 1, 1, 1\)"),
+        ([[1, 256]], "uint8", "not uint8; give whole numbers 0 to 255"),
+        ([[-1, 2]], "uint16", "whole numbers 0 to 65535"),
+        ([[0.5, 2]], "uint8", "not uint8"),
+        ([[2**70, 2]], "uint8", "object"),
+        ([[0] * 11] * 10, "uint8", "more than 100 pixels"),
+        ([[[0] * 1000] * 2], "uint8", "more than 100 pixels"),
+    ],
+)
+def test_numbers_that_are_no_image_are_refused_in_one_line(numbers, dtype, words):
+    with pytest.raises(MicrosegError, match=words) as caught:
+        from_numbers(numbers, dtype, Limits(pixels=100), 0)
+    assert "\n" not in str(caught.value)

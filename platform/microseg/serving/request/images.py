@@ -1,0 +1,185 @@
+"""Images as they travel in JSON: files in base64 text, or numbers; their size is checked before decoding."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import struct
+import sys
+import tokenize
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from microseg.data.images import decode_image
+from microseg.errors import MicrosegError
+from microseg.serving.request.limits import DEFAULT, Limits
+
+_NPY = b"\x93NUMPY"
+_TIFF = (b"II", b"MM")
+# What reading the header of a damaged file raises, found by damaging real ones.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    tokenize.TokenError,  # NumPy reads its header as Python source
+    tifffile.TiffFileError,
+)
+
+
+def decode(
+    text: str, axes: str | None = None, limits: Limits = DEFAULT, used: int = 0
+) -> NDArray[np.generic]:
+    """Decode a base64 image file.
+
+    Parameters
+    ----------
+    text : str
+        base64 of a PNG, TIFF, JPEG or NPY file.
+    axes : str, optional
+        Axis order of multi-page TIFF files.
+    limits : Limits
+        What a request may hold.
+    used : int
+        Pixels of the request's images before this one.
+
+    Returns
+    -------
+    ndarray, shape (height, width, channels)
+        uint8, uint16 or float32.
+
+    Raises
+    ------
+    MicrosegError
+        If the text is no base64, or its content no such image, damaged or too large.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MicrosegError("the image is not valid base64; send the file's bytes in base64") from error
+    return decode_file(data, axes, limits, used)
+
+
+def decode_file(data: bytes, axes: str | None, limits: Limits, used: int) -> NDArray[np.generic]:
+    """Decode an image file, see `decode`.
+
+    Raises
+    ------
+    MicrosegError
+        As `decode`.
+    """
+    # The size is read from the header first: a small file can decode to more than the memory.
+    _check_size(_announced(data), limits, used)
+    return _load_npy(data) if data.startswith(_NPY) else decode_image(data, "the image", axes)
+
+
+def from_numbers(numbers: Any, dtype: str, limits: Limits, used: int) -> NDArray[np.generic]:
+    """Make an image of nested lists.
+
+    Parameters
+    ----------
+    numbers : list
+        (height, width, channels) numbers.
+    dtype : {"uint8", "uint16", "float32"}
+        What they become. Whole numbers must lie in the type's range.
+    limits, used
+        See `decode`.
+
+    Raises
+    ------
+    MicrosegError
+        If these are no numbers, or too many, or the lists are of different lengths.
+    """
+    try:
+        array = np.asarray(numbers)
+    except (ValueError, OverflowError) as error:
+        raise MicrosegError("the tensor's lists differ in length; give (height, width, channels)") from error
+    _check_array(array.shape, array.dtype, "the tensor holds")
+    _check_size(_array_pixels(array.shape), limits, used)
+    if dtype != "float32":
+        top = np.iinfo(dtype).max
+        if array.dtype.kind == "f" or array.min(initial=0) < 0 or array.max(initial=0) > top:
+            raise MicrosegError(f"the tensor has numbers that are not {dtype}; give whole numbers 0 to {top}")
+    return _with_channels(array).astype(dtype)
+
+
+def _check_size(pixels: int, limits: Limits, used: int) -> None:
+    if used + pixels > limits.pixels:
+        raise MicrosegError(limits.exceeded)
+
+
+def _announced(data: bytes) -> int:
+    """Return how many pixels a file's header announces; a damaged header is left to the decoder to refuse."""
+    try:
+        if data.startswith(_NPY):
+            return _array_pixels(_npy_header(data)[0])
+        if data.startswith(_TIFF):
+            with tifffile.TiffFile(io.BytesIO(data)) as tif:
+                channels = tif.pages.first.samplesperpixel
+                return sum(_pixels(series.shape, channels) for series in tif.series)
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return sys.maxsize  # more than any limit, and Pillow does not say how many
+    except _DAMAGE:
+        return 0
+
+
+def _pixels(shape: tuple[int, ...], channels: int) -> int:
+    """Count an array's pixels; channels beyond four count as pixels, as they fill the memory too."""
+    return math.prod(shape) // max(1, min(channels, 4))
+
+
+def _array_pixels(shape: tuple[int, ...]) -> int:
+    return _pixels(shape, shape[2] if len(shape) == 3 else 1)
+
+
+def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+def _load_npy(data: bytes) -> NDArray[np.generic]:
+    try:
+        shape, _, dtype = _npy_header(data)
+        _check_array(shape, dtype, "the image is an NPY array of")
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except _DAMAGE as error:
+        raise MicrosegError("the image is a damaged NPY file; save it anew") from error
+    return _with_channels(np.asarray(array, dtype if dtype in (np.uint8, np.uint16) else np.float32))
+
+
+def _check_array(shape: tuple[int, ...], dtype: np.dtype[Any], start: str) -> None:
+    if len(shape) not in (2, 3) or dtype.kind not in "uif":
+        raise MicrosegError(
+            f"{start} {dtype} and shape {shape};"
+            " give numbers of shape (height, width) or (height, width, channels)"
+        )
+
+
+def _with_channels(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array if array.ndim == 3 else array[..., None]
+
+
+def encode_png(mask: NDArray[np.uint8] | NDArray[np.uint16]) -> str:
+    """Return a mask or label map, shape (height, width), as base64 of a PNG file."""
+    return base64.b64encode(imagecodecs.png_encode(np.ascontiguousarray(mask))).decode("ascii")
+
+
+def encode_npy(array: NDArray[np.generic]) -> str:
+    """Return an array as base64 of an NPY file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
