@@ -1,6 +1,14 @@
 """A tiny real ensemble, packaged and registered in an MLflow of its own."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -93,3 +101,67 @@ def _in_the_store_of_registered(request):
     uses = "registered" in request.fixturenames
     with request.getfixturevalue("store_of_registered")() if uses else nullcontext():
         yield
+
+
+@pytest.fixture(scope="session")
+def model_server(registered, tmp_path_factory):
+    """Return a context in which 'mlflow models serve' answers: its address, and the memory of its processes."""
+
+    @contextmanager
+    def serving(**settings):
+        folder = tmp_path_factory.mktemp("server")
+        port = free_port()
+        command = [
+            sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/cells@champion",
+            "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port),
+        ]  # fmt: skip
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": registered.uri,
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "PYTHONPATH": "",  # the server knows the package from the model alone
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        with (folder / "log").open("w") as output:
+            process = subprocess.Popen(
+                command, env=environment | settings, cwd=folder, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until_ready(address, process, folder / "log")
+            yield SimpleNamespace(address=address, memory=lambda: memory_of_session(process.pid))
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    return serving
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+def wait_until_ready(address, process, log):
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        try:
+            urllib.request.urlopen(f"{address}/ping", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+def memory_of_session(session):
+    """Return the resident bytes of each process of a session, by its number, from Linux's /proc."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                found[int(folder.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError):  # ended meanwhile
+            continue
+    return found
