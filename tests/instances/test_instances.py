@@ -23,6 +23,7 @@ from microseg.instances import (
     search_instances,
     watershed,
 )
+from microseg.instances.methods import _flooded
 
 Y, X = np.mgrid[:96, :96]
 
@@ -77,6 +78,43 @@ def test_a_thin_piece_beside_a_thick_one_is_kept():
     labels = watershed(both, min_distance=40)
     assert labels.max() == 2
     assert_array_equal(labels > 0, both > 0)
+
+
+@pytest.mark.parametrize("apart", [2, 3, 4, 5])
+def test_specks_of_equal_height_side_by_side_stay_apart(apart):
+    """Their peaks lie within each other's reach and are grouped as those of a ridge are, if it is one piece."""
+    specks = np.zeros((96, 96), np.float32)
+    specks[40, 40] = specks[40, 40 + apart] = 1.0
+    assert watershed(specks, min_distance=5).max() == 2
+
+
+def test_a_part_of_an_image_is_divided_as_the_whole():
+    """scikit-image floods equally high markers in an order that depends on all others of the image."""
+    from skimage.segmentation import watershed as flood
+
+    def divided(others):
+        relief, markers = np.zeros((20, 9)), np.zeros((20, 9), np.int32)
+        relief[0], markers[0, [1, 7]] = -1.0, (1, 2)
+        for number in range(others):
+            relief[2 + 2 * number, 0], markers[2 + 2 * number, 0] = -1.0 - number % 3, 3 + number
+        return relief, markers, relief < 0
+
+    theirs, ours = set(), set()
+    for others in range(6):
+        relief, markers, mask = divided(others)
+        theirs.add(tuple(flood(relief, markers, np.ones((3, 3)), mask=mask)[0]))
+        ours.add(tuple(_flooded(-relief, markers, mask)[0]))
+    assert len(theirs) > 1
+    assert len(ours) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 4, 9]), st.sampled_from(["distance", "probability"]))
+def test_an_object_is_one_connected_piece(seed, min_distance, seeds):
+    map_ = probability(seed, 24).round(1)
+    labels = watershed(map_, min_distance=min_distance, smoothing=0.5, seeds=seeds)
+    for label in range(1, labels.max() + 1):
+        assert components((labels == label).astype(np.float32)).max() == 1
 
 
 def test_a_dip_in_the_probability_splits_what_the_distance_does_not():

@@ -5,19 +5,20 @@ A label map numbers the objects from 1 to n without a gap; 0 is background. All 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from math import ceil
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
-from skimage import segmentation
+from skimage import measure, segmentation
 
-from microseg.components import Builder, create
+from microseg.components import Builder, bind, create
 from microseg.config import Component
-from microseg.errors import MicrosegError
-from microseg.metrics import average_precision
 
 Probability = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -26,6 +27,7 @@ Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
 Pixels = Annotated[int, Field(ge=0)]
 
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner belong together
+_DIGITS = 3  # of a relief's height; less is noise
 
 
 def components(probability: Probability, *, threshold: Threshold = 0.5, min_size: Pixels = 0) -> Labels:
@@ -91,14 +93,73 @@ def watershed(
     foreground = probability >= threshold
     relief = _distance(foreground) if seeds == "distance" else probability
     relief = np.where(foreground, ndimage.gaussian_filter(relief, smoothing), 0.0)
+    # The sums of a Gaussian differ in the last digit along a ridge: equal heights shall be equal.
+    relief = relief.round(_DIGITS)
     markers, count = _seeds(relief, foreground, min_distance)
-    labels = segmentation.watershed(-relief, markers, _EIGHT, mask=foreground)
+    labels = _flooded(relief, markers, foreground)
     # A thin piece beside a thick one lies within the reach of the other's peak and has no seed of its own.
     unseeded, _ = ndimage.label(foreground & (labels == 0), _EIGHT)
-    return _numbered(np.where(unseeded, unseeded + count, labels), min_size)
+    labels = np.where(unseeded, unseeded + count, labels)
+    # A seed of several peaks may flood two places that another basin parts: an object is one piece.
+    return _numbered(measure.label(labels, connectivity=2), min_size)
 
 
 INSTANCES: dict[str, Builder] = {"components": components, "watershed": watershed}
+
+
+class Method(NamedTuple):
+    """How the objects of an image, or of a part of it, are told apart.
+
+    Attributes
+    ----------
+    label : callable
+        From probabilities (height, width, maps) to labels (height, width), 0 the background; no object is
+        dropped for its size, and each is one connected piece.
+    reach : int
+        How far, in pixels, beyond a connected piece of foreground anything changes its division; 0 where
+        pieces are not divided at all.
+    min_size : int
+        Objects of fewer pixels are background.
+    """
+
+    label: Callable[[Probability], Labels]
+    reach: int = 0
+    min_size: int = 0
+
+
+def method_of(component: Component) -> Method:
+    """Return a component as a method for parts of an image.
+
+    Parameters
+    ----------
+    component : Component
+        An entry of ``INSTANCES``.
+
+    Raises
+    ------
+    MicrosegError
+        If the component is not in the table or its parameters do not fit.
+    """
+    tell = bind(component, INSTANCES, "instances")
+    given = inspect.signature(tell).parameters.values()  # of a partial: what is bound, else the defaults
+    values = {one.name: one.default for one in given if one.kind is one.KEYWORD_ONLY}
+    reach = _REACH[component.name](**values)
+    every = functools.partial(tell, min_size=0)
+    return Method(lambda probability: every(foreground_of(probability)), reach, values["min_size"])
+
+
+def _watershed_reach(*, min_distance: int, smoothing: float, seeds: str, **_: object) -> int:
+    """Return how far around a piece of foreground other pixels change its seeds or its relief.
+
+    A peak groups with others half the distance away, is one by what lies within the distance, and its height
+    is smoothed over four standard deviations. The distance to the background at the far end of that is no
+    longer than the way back to the piece, whose surroundings are background.
+    """
+    local = (min_distance - 1) // 2 + min_distance + int(4.0 * smoothing + 0.5)
+    return local + ceil(2**0.5 * local) + 1 if seeds == "distance" else local
+
+
+_REACH: dict[str, Callable[..., int]] = {"components": lambda **_: 0, "watershed": _watershed_reach}
 
 
 def _distance(foreground: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -115,10 +176,27 @@ def _seeds(
     `skimage.feature.peak_local_max` sets a seed on such a ridge, the middle of a straight rod, at every
     ``min_distance`` pixels, and none at all where the whole relief is equal.
     """
-    relief = np.round(relief, 3)  # the sums of a Gaussian differ in the last digit along a ridge
     peaks = foreground & (relief == ndimage.maximum_filter(relief, 2 * min_distance + 1))
-    grouped, count = ndimage.label(ndimage.maximum_filter(peaks, 2 * ((min_distance - 1) // 2) + 1), _EIGHT)
+    near = ndimage.maximum_filter(peaks, 2 * ((min_distance - 1) // 2) + 1)
+    # Only through the foreground: two specks of equal height side by side are not one object.
+    grouped, count = ndimage.label(near & foreground, _EIGHT)
     return np.where(peaks, grouped, 0).astype(np.int32), count
+
+
+def _flooded(
+    relief: NDArray[np.floating], markers: NDArray[np.int32], foreground: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Flood from the markers; of equally high ones, the first in reading order floods first.
+
+    scikit-image takes equal ones in an order that depends on all other markers of the image, so that a part
+    of an image would be divided otherwise than the whole.
+    """
+    height = relief.astype(np.float64)
+    rows, columns = np.nonzero(markers)
+    # Less than the last digit: nothing that differs in height changes its place.
+    height[rows, columns] += np.linspace(0.5 * 10.0**-_DIGITS, 0.0, len(rows), endpoint=False)
+    flooded: NDArray[np.int32] = segmentation.watershed(-height, markers, _EIGHT, mask=foreground)
+    return flooded
 
 
 def _numbered(labels: NDArray[np.integer], min_size: int) -> Labels:
@@ -156,68 +234,3 @@ def label_objects(probability: Probability, component: Component) -> Labels:
 def foreground_of(probability: Probability) -> Probability:
     """Return the foreground's probability, (height, width), of one map or of several."""
     return probability[..., 0] if probability.shape[-1] == 1 else np.float32(1) - probability[..., 0]
-
-
-def candidates(truths: Sequence[Labels]) -> list[Component]:
-    """Return the parameters that a search tries, the simplest first, scaled to the objects' size.
-
-    Thresholds 0.3, 0.5 and 0.7; watershed seeds a sixth, a third and half of the median diameter apart,
-    on reliefs smoothed by none and a twentieth of it; objects below a twentieth of the median area dropped.
-
-    Parameters
-    ----------
-    truths : sequence of ndarray of int, shape (height, width)
-        The true objects.
-    """
-    areas = np.concatenate([np.bincount(truth.ravel())[1:] for truth in truths])
-    area = float(np.median(areas[areas > 0])) if areas.any() else 1.0
-    diameter = 2.0 * (area / np.pi) ** 0.5
-    plain = [{"threshold": threshold} for threshold in (0.5, 0.3, 0.7)]
-    sized = [values | {"min_size": round(area / 20)} for values in plain]
-    distances = sorted({max(1, round(diameter * share)) for share in (1 / 6, 1 / 3, 1 / 2)}, reverse=True)
-    split = [
-        values | {"seeds": seeds, "min_distance": distance, "smoothing": smoothing}
-        for seeds in ("distance", "probability")
-        for distance in distances
-        for smoothing in (round(diameter / 20, 1), 0.0)
-        for values in sized
-    ]
-    return [Component(name="components", params=params) for params in plain + sized] + [
-        Component(name="watershed", params=params) for params in split
-    ]
-
-
-def search_instances(
-    probabilities: Sequence[Probability], truths: Sequence[Labels], tried: Sequence[Component]
-) -> tuple[Component, float]:
-    """Choose how objects are told apart by average precision at IoU 0.5, pooled over all images.
-
-    Parameters
-    ----------
-    probabilities : sequence of ndarray of float32, shape (height, width, maps)
-        Predictions of networks that did not see these images.
-    truths : sequence of ndarray of int, shape (height, width)
-        The true objects of the same images.
-    tried : sequence of Component
-        Entries of ``INSTANCES``; of equal ones the first is chosen. See `candidates`.
-
-    Returns
-    -------
-    Component, float
-        The best one and its AP at 0.5, in [0, 1].
-
-    Raises
-    ------
-    MicrosegError
-        If nothing is given to choose from, or a component does not fit its table.
-    """
-    if not tried or not probabilities:
-        raise MicrosegError(
-            f"{len(tried)} ways to tell objects apart, {len(probabilities)} images; give at least one of each"
-        )
-    scores = [
-        average_precision(truths, [label_objects(map_, way) for map_ in probabilities], (0.5,))["ap50"]
-        for way in tried
-    ]
-    best = int(np.argmax(scores))
-    return tried[best], scores[best]
