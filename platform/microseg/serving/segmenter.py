@@ -18,7 +18,10 @@ from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.instances import Labels, label_objects
 from microseg.serving.card import ModelCard
+from microseg.serving.speed import fastest_batch_size, fixed_batch_size, is_large
+from microseg.serving.symmetries import over_symmetries
 from microseg.tiling import predict_tiled
+from microseg.training.validation import grid_of
 
 Image = NDArray[np.generic]
 Probability = NDArray[np.float32]
@@ -60,7 +63,7 @@ class Segmenter:
     Raises
     ------
     MicrosegError
-        If the directory holds no readable model.
+        If the directory holds no readable model, or `microseg.serving.speed.fixed_batch_size` refuses.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -72,15 +75,21 @@ class Segmenter:
         self._preprocess = bind(self.card.config.preprocess, PREPROCESSING, "preprocess")
         # A model server calls from several threads; one image at a time keeps the memory flat.
         self._lock = threading.Lock()
+        self._fixed, self._fastest = fixed_batch_size(), 0
 
-    def probability(self, image: Image) -> Probability:
+    def probability(self, image: Image, tta: bool = False) -> Probability:
         """Predict a whole image, in tiles.
+
+        The same image gives the same numbers each time; see `microseg.serving.speed` for other processes.
 
         Parameters
         ----------
         image : ndarray, shape (height, width, channels)
             As the file stores it (uint8, uint16 or float32), not preprocessed. A grey image is
             repeated for a colour model; a colour image with equal channels is taken as grey.
+        tta : bool
+            Whether to average over the 8 symmetries of a square (test-time augmentation), which takes eight
+            times as long; see `microseg.serving.symmetries`.
 
         Returns
         -------
@@ -92,18 +101,27 @@ class Segmenter:
         MicrosegError
             If the image is empty, not finite or has the wrong number of channels.
         """
-        config = self.card.config
         prepared = self._preprocess(self.checked(image))
         with self._lock:
             return predict_tiled(
                 prepared,
-                self._predict,
-                tile=config.tile,
-                overlap=config.overlap,
-                batch_size=config.batch_size,
+                over_symmetries(self._predict) if tta else self._predict,
+                grid=grid_of(self.card.config, self.card.halo),
+                batch_size=self._batch_size(prepared),
             )
 
-    def segment(self, image: Image) -> Mask:
+    def _batch_size(self, prepared: Image) -> int:
+        """Return the most tiles per call: fixed, as in training for a small image, or the fastest."""
+        config = self.card.config
+        if self._fixed is not None:
+            return self._fixed
+        if not is_large(prepared.shape, config.tile):
+            return config.batch_size // config.accumulation
+        if not self._fastest:
+            self._fastest = fastest_batch_size(self._predict, prepared[: config.tile, : config.tile])
+        return self._fastest
+
+    def segment(self, image: Image, tta: bool = False) -> Mask:
         """Return the mask of a whole image, see `probability` and `to_mask`.
 
         Raises
@@ -111,9 +129,9 @@ class Segmenter:
         MicrosegError
             As `probability`.
         """
-        return to_mask(self.probability(image), self.card.config.threshold)
+        return to_mask(self.probability(image, tta), self.card.config.threshold)
 
-    def objects(self, image: Image) -> Labels:
+    def objects(self, image: Image, tta: bool = False) -> Labels:
         """Tell the objects of a whole image apart, see `probability` and `label`.
 
         Returns
@@ -126,7 +144,7 @@ class Segmenter:
         MicrosegError
             As `probability`.
         """
-        return self.label(self.probability(image))
+        return self.label(self.probability(image, tta))
 
     def label(self, probability: Probability) -> Labels:
         """Tell objects apart as the card says; where it does not, each connected piece of a class is one."""

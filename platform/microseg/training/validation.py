@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from microseg import metrics
 from microseg.config import TrialConfig
 from microseg.data.pairs import Pair, encode_targets
 from microseg.metrics import Counts
-from microseg.models import stride
-from microseg.tiling import predict_tiled, predict_whole, tile_starts
+from microseg.models import ARCHITECTURES, stride
+from microseg.tiling import Grid, halo_of, predict_tiled, predict_whole
 from microseg.training.network import Loss
 from microseg.training.results import Sample
 
@@ -30,21 +31,30 @@ class Evaluation(NamedTuple):
     collapsed: bool
 
 
+def grid_of(config: TrialConfig, halo: int | None = None) -> Grid:
+    """Return how tiles lie on an image; without a halo, neighbours share the overlap of the configuration.
+
+    Of an imported network nobody knows the stride; it divides the tile, and hardly one is above 32.
+    """
+    known = config.model.name in ARCHITECTURES
+    return Grid(
+        tile=config.tile,
+        halo=halo_of(config.tile, config.overlap) if halo is None else halo,
+        stride=stride(config.model) if known else math.gcd(config.tile, 32),
+    )
+
+
 def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
     """Predict a preprocessed image of any size, shape (height, width, maps).
 
-    As many tiles go through the network at once as in training. A small image fills a smaller batch; Keras
-    relaxes the compiled function's batch axis once, whatever sizes follow.
+    At most as many tiles go through the network at once as in training. Keras relaxes the compiled
+    function's batch axis once, whatever sizes follow.
     """
-    tiles = [
-        len(tile_starts(max(side, config.tile), config.tile, config.overlap)) for side in image.shape[:2]
-    ]
     return predict_tiled(
         image,
         model.predict_on_batch,
-        tile=config.tile,
-        overlap=config.overlap,
-        batch_size=min(config.batch_size // config.accumulation, tiles[0] * tiles[1]),
+        grid=grid_of(config),
+        batch_size=config.batch_size // config.accumulation,
     )
 
 
@@ -100,15 +110,22 @@ def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig)
             pair.image,
             pair.mask,
             predict_image(model, pair.image, config),
-            _in_one_piece(model, pair.image, config) if pair.mask.size <= WHOLE else None,
+            predict_in_one_piece(model, pair.image, config) if pair.mask.size <= WHOLE else None,
         )
         for pair in pairs
     )
 
 
-def _in_one_piece(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
+def predict_in_one_piece(
+    model: keras.Model, image: NDArray[np.float32], config: TrialConfig
+) -> NDArray[np.float32]:
+    """Predict a preprocessed image without tiles, mirrored at its borders as `predict_image` mirrors it."""
+    grid = grid_of(config)
     # Not `predict_on_batch`: for a second size of image it compiles one function for all sizes, in which
     # the bilinear `UpSampling2D` of Keras 3.15 fails on a height that is not known.
     return predict_whole(
-        image, lambda batch: np.asarray(model(batch, training=False)), multiple=stride(config.model)
+        image,
+        lambda batch: np.asarray(model(batch, training=False)),
+        multiple=grid.stride,
+        margins=[grid.margin(side) for side in image.shape[:2]],
     )
