@@ -34,6 +34,10 @@ def ask(model, **fields):
     return answer
 
 
+def array_of(npy):
+    return np.load(io.BytesIO(base64.b64decode(npy)))
+
+
 def test_every_way_to_send_an_image_gets_the_same_mask(model, image, text, tmp_path, monkeypatch):
     write_image(tmp_path / "a.tif", image)
     monkeypatch.setattr(model, "limits", Limits(roots=(tmp_path.as_uri(),)))
@@ -53,7 +57,7 @@ def test_every_way_to_send_an_image_gets_the_same_mask(model, image, text, tmp_p
 def test_arrays_come_as_npy_where_asked_for(model, text):
     png, npy = (ask(model, image=text, instances=True, format=name) for name in ("png", "npy"))
     for field in ("mask", "instances"):
-        array = np.load(io.BytesIO(base64.b64decode(getattr(npy, field))))
+        array = array_of(getattr(npy, field))
         assert array.ndim == 2
         assert_array_equal(array, decode(getattr(png, field))[..., 0])
 
@@ -66,6 +70,14 @@ def test_the_table_has_a_row_for_every_object_and_needs_no_label_image(model, te
     row = answer.table[0]
     assert row["area_um2"] == pytest.approx(0.25 * row["area_px"])
     assert ask(model, image=text).table is None
+
+
+def test_test_time_augmentation_is_the_segmenters_own(model, image, text):
+    plain, averaged = (
+        array_of(ask(model, image=text, probability=True, tta=tta).probability) for tta in (False, True)
+    )
+    assert_array_equal(averaged, model.segmenter.probability(image, tta=True))
+    assert (plain != averaged).any()
 
 
 def test_a_pixel_size_of_the_request_measures_the_table_and_is_compared(model, text):

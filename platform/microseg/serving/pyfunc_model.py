@@ -85,7 +85,7 @@ class SegmentationModel(PythonModel):
     def _answer(self, request: ImageRequest, image: NDArray[np.generic]) -> MaskResponse:
         card = self.segmenter.card
         encode = encode_npy if request.format == "npy" else encode_png
-        probability = self.segmenter.probability(image)
+        probability = self.segmenter.probability(image, request.tta)
         labels = self.segmenter.label(probability) if request.instances or request.table else None
         return MaskResponse(
             mask=encode(to_mask(probability, card.config.threshold)),

@@ -51,6 +51,9 @@ class ImageRequest(BaseModel):
         description="side of a pixel in micrometres; the training images' by default",
     )
     format: str = Field(default="png", description="of mask and instances: png or npy")
+    tta: bool = Field(
+        default=False, description="whether to average over flips and rotations, 8 times as slow"
+    )
     probability: bool = Field(default=False, description="whether to answer the probabilities too")
     instances: bool = Field(default=False, description="whether to answer the numbered objects too")
     table: bool = Field(default=False, description="whether to answer the measurements of the objects too")
