@@ -9,9 +9,12 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from microseg.config import Precision
 from microseg.errors import MicrosegError
@@ -156,6 +159,17 @@ def fresh_session(precision: Precision, seed: int) -> Iterator[None]:
     finally:
         keras.backend.clear_session()
         keras.config.set_dtype_policy(before)
+
+
+def input_gradient(function: Callable[[Any], Any], inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the gradient of a function's value, or of its values' sum, with respect to its input."""
+    import tensorflow as tf
+
+    given = tf.convert_to_tensor(inputs)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        value = function(given)
+    return np.asarray(tape.gradient(value, given), np.float32)
 
 
 def peak_memory_mib() -> float:

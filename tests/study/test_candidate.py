@@ -15,7 +15,7 @@ from microseg.data.synthetic import write_demo
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search.records import TrialRecord
-from microseg.serving.card import MEANING
+from microseg.serving.card import MEANING, Tiling
 from microseg.study import Request, candidate, prepare
 from microseg.training.results import FoldResult, write_result
 
@@ -50,6 +50,9 @@ def registered(desk, monkeypatch):
         seen.trained.append((fold, epochs))
         return workdir / "retrained.keras"
 
+    def measure_tiling(prepared, config, members):
+        return Tiling(halo=len(members), seam_mean=0.0, seam_worst=0.0)
+
     def log_candidate(card, members, run_id):
         seen.card, seen.names = (
             card,
@@ -59,6 +62,7 @@ def registered(desk, monkeypatch):
 
     monkeypatch.setattr(candidate, "search_objects", lambda *_: (None, float("nan")))
     monkeypatch.setattr(candidate, "retrain", retrain)
+    monkeypatch.setattr(candidate, "measure_tiling", measure_tiling)
     monkeypatch.setattr(candidate, "log_candidate", log_candidate)
 
     def register(**changes):
@@ -101,6 +105,7 @@ def test_each_kind_is_what_its_card_says(registered, changes, names, said):
     assert seen.names == names
     assert seen.card.kind == changes.get("candidate", "ensemble")
     assert said in seen.card.description and "study s, trial-000" in seen.card.description
+    assert seen.card.tiling.halo == len(names)  # measured with these very networks
     assert len(seen.trained) == (seen.card.kind == "retrained")
 
 

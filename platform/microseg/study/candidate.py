@@ -22,6 +22,7 @@ from microseg.space import Space
 from microseg.storage import cache
 from microseg.study.objects import search_objects
 from microseg.study.request import Prepared, folder
+from microseg.study.tiling import measure_tiling
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 from microseg.training import FoldResult, TrainingData, retrain
@@ -40,6 +41,7 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
     instances, ap50 = search_objects(prepared, config, members)
     if instances is not None:
         log_metrics(client, run.run_id, {"best/ap50": ap50})
+    chosen = _chosen(prepared, best, workdir, members)
     card = ModelCard(
         name=model,
         kind=prepared.request.config.candidate,
@@ -54,9 +56,10 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
         data_digest=manifest.digest,
         scores={prepared.request.config.metric: best.score or 0.0},
         instances=instances,
+        tiling=measure_tiling(prepared, config, chosen),
         appearance=_appearance(prepared.development),
     )
-    return log_candidate(card, _chosen(prepared, best, workdir, members), run.run_id).version
+    return log_candidate(card, chosen, run.run_id).version
 
 
 def _appearance(development: Manifest) -> Appearance:

@@ -1,0 +1,42 @@
+"""How far the networks of a candidate look, and what tiles change of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from microseg.config import TrialConfig
+from microseg.data.pairs import load_pairs
+from microseg.serving.card import Tiling
+from microseg.storage import cache
+from microseg.study.request import Prepared
+from microseg.training.context import measured_halo, seam_error
+from microseg.training.validation import grid_of
+
+LOOKED_AT = 4  # images: the halo of a U-Net was the same at their centres and at twelve random places
+
+
+def measure_tiling(prepared: Prepared, config: TrialConfig, members: Sequence[Path]) -> Tiling:
+    """Measure the halo of a candidate's networks and their seams, on a few images of its folds.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The data set and its folds; images of the hold-out stay untouched.
+    config : TrialConfig
+        How the networks see an image.
+    members : sequence of Path
+        The ``.keras`` files, whose probabilities are averaged.
+    """
+    names = sorted(name for fold in prepared.folds for name in fold.valid)
+    chosen = np.linspace(0, len(names), min(LOOKED_AT, len(names)), endpoint=False).astype(int)
+    pairs = load_pairs([names[i] for i in chosen], prepared.development, cache(), config.preprocess)
+    images = [pair.image for pair in pairs]
+    networks = [keras.saving.load_model(member, compile=False, safe_mode=True) for member in members]
+    halo = measured_halo(networks, images, config.tile)
+    batch_size = config.batch_size // config.accumulation
+    mean, worst = seam_error(networks, images, grid_of(config, halo), batch_size)
+    return Tiling(halo=halo, seam_mean=mean, seam_worst=worst)
