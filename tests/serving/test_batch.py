@@ -62,7 +62,7 @@ def test_objects_are_numbered_in_the_masks_and_measured_in_one_table(registered,
 
 
 def test_without_objects_the_table_has_its_header_alone(registered, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Segmenter, "objects", lambda self, image: np.zeros(image.shape[:2], np.int32))
+    monkeypatch.setattr(Segmenter, "objects", lambda self, image, tta: np.zeros(image.shape[:2], np.int32))
     summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"), instances=True)
     assert summary.objects == 0
     (line,) = (tmp_path / "out" / "objects.csv").read_text().splitlines()
@@ -72,7 +72,9 @@ def test_without_objects_the_table_has_its_header_alone(registered, folder, tmp_
 def test_more_objects_than_16_bits_hold_fail_alone(registered, folder, tmp_path, monkeypatch):
     many = {(50, 70): 70_000, (1, 1): 1}
     monkeypatch.setattr(
-        Segmenter, "objects", lambda self, image: np.full(image.shape[:2], many[image.shape[:2]], np.int32)
+        Segmenter,
+        "objects",
+        lambda self, image, tta: np.full(image.shape[:2], many[image.shape[:2]], np.int32),
     )
     summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), instances=True)
     assert summary.failed[str(folder / "a.png")] == (

@@ -3,9 +3,13 @@
 import sys
 
 import pytest
+from numpy.testing import assert_array_equal
 
 from microseg import cli
-from microseg.data.images import write_image
+from microseg.data.images import read_labels, write_image
+from microseg.serving import batch
+from microseg.serving.card import Tiling
+from microseg.serving.segmenter import Segmenter
 
 
 @pytest.fixture
@@ -42,3 +46,20 @@ def test_progress_is_shown_on_standard_error_of_a_terminal(predicted, monkeypatc
     assert code == 0
     assert "images" in err and "100%" in err
     assert "100%" not in out
+
+
+def test_test_time_augmentation_is_that_of_the_segmenter(predicted, registered, image, tmp_path):
+    code, _, err = predicted("--tta")
+    assert (code, err) == (0, "")
+    segmenter = Segmenter(registered.directory)
+    mask = read_labels(tmp_path / "out" / "a.png")
+    assert_array_equal(mask, segmenter.segment(image, tta=True))
+    assert (mask != segmenter.segment(image)).any()
+
+
+def test_what_tiles_change_is_said_where_it_was_measured(predicted, build, tmp_path, monkeypatch):
+    assert "note" not in predicted()[1]
+    card = build.card(tiling=Tiling(halo=4, seam_mean=0.0001, seam_worst=0.02))
+    segmenter = Segmenter(build.save(tmp_path / "model", [build.network(1)], card))
+    monkeypatch.setattr(batch, "load_segmenter", lambda _: segmenter)
+    assert predicted()[1].splitlines()[-1] == f"note   {card.seams}"

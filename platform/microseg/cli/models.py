@@ -123,6 +123,12 @@ def predict(
             help="Write numbered objects (16-bit PNG) as the masks, and their measurements as objects.csv.",
         ),
     ] = False,
+    tta: Annotated[
+        bool,
+        typer.Option(
+            "--tta", help="Average over 8 turned and mirrored views: steadier, and 8 times as slow."
+        ),
+    ] = False,
 ) -> None:
     """Write a mask for every image, through the registered model."""
     load_tensorflow()
@@ -131,10 +137,12 @@ def predict(
 
     store.connect()
     with _progress() as progress:
-        done = predict_folder(model, input, output, instances=instances, progress=progress)
+        done = predict_folder(model, input, output, instances=instances, tta=tta, progress=progress)
     speed = f"{done.megapixels:.1f} megapixels, {done.megapixels_per_second:.2f} megapixels/s"
     found = "" if done.objects is None else f" with {done.objects} objects, measured in objects.csv,"
     say(f"wrote {len(done.masks)} masks{found} to {output} ({speed})")
+    if done.seams:
+        say(f"note   {done.seams}")
     for image, reason in done.failed.items():
         sys.stderr.write(f"microseg: {image}: {reason}\n")
     if done.skipped:

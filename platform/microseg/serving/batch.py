@@ -36,7 +36,8 @@ class PredictSummary(Strict):
 
     ``masks`` are the written files; ``objects`` is the number of objects, where they were asked for;
     ``failed`` maps an image that could not be segmented to the reason; ``skipped`` are files that are no
-    images. ``seconds`` counts reading, predicting and writing, not the loading of the model.
+    images. ``seconds`` counts reading, predicting and writing, not the loading of the model. ``seams`` says
+    what tiles change of the model's predictions, where its card does.
     """
 
     masks: tuple[str, ...]
@@ -45,6 +46,7 @@ class PredictSummary(Strict):
     skipped: tuple[str, ...]
     megapixels: float
     seconds: float
+    seams: str = ""
 
     @property
     def megapixels_per_second(self) -> float:
@@ -84,6 +86,7 @@ def predict_folder(
     target: str,
     *,
     instances: bool = False,
+    tta: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictSummary:
     """Write a mask, PNG, beside the same stem, for every image of a folder.
@@ -101,6 +104,8 @@ def predict_folder(
     instances : bool
         Write 16-bit label images (0 background, objects from 1) as the masks, and ``objects.csv`` with the
         measurements of every object of every image, see `microseg.serving.objects.measurements`.
+    tta : bool
+        Average over the 8 symmetries of a square, see `Segmenter.probability`.
     progress : callable, optional
         Called with the number of finished images and of all images.
 
@@ -119,7 +124,7 @@ def predict_folder(
     started = time.perf_counter()
     for number, image in enumerate(images, start=1):
         try:
-            written[image] = _predict_one(segmenter, image, _mask_of(image, target), instances)
+            written[image] = _predict_one(segmenter, image, _mask_of(image, target), instances, tta)
         except MicrosegError as error:
             failed[image] = str(error).removeprefix(f"{image}: ")
         if progress is not None:
@@ -133,6 +138,7 @@ def predict_folder(
         skipped=skipped,
         megapixels=sum(one.pixels for one in written.values()) / 1e6,
         seconds=time.perf_counter() - started,
+        seams=segmenter.card.seams,
     )
 
 
@@ -167,7 +173,7 @@ def _check_targets(images: list[str], target: str) -> None:
             ) from error
 
 
-def _predict_one(segmenter: Segmenter, image: str, mask: str, instances: bool) -> _Written:
+def _predict_one(segmenter: Segmenter, image: str, mask: str, instances: bool, tta: bool) -> _Written:
     """Segment one file into another."""
     with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
         data = read_bytes(storage.fetch(image, Path(folder) / "in"))
@@ -175,11 +181,11 @@ def _predict_one(segmenter: Segmenter, image: str, mask: str, instances: bool) -
         local = Path(folder) / "mask.png"
         table: Table = {}
         if instances:
-            labels = segmenter.objects(array)
+            labels = segmenter.objects(array, tta)
             write_image(local, as_uint16(labels))
             table = measurements(labels, segmenter.checked(array), segmenter.card.pixel_size_um)
         else:
-            write_image(local, segmenter.segment(array))
+            write_image(local, segmenter.segment(array, tta))
         storage.store(local, mask)
     return _Written(int(array.shape[0] * array.shape[1]), table)
 
