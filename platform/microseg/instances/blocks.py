@@ -62,8 +62,8 @@ def label_blocks(
     Returns
     -------
     Stitched
-        How many objects there are, and which of them are in pieces larger than the halo. They are equal to
-        the whole image's up to their numbers.
+        How many objects there are, and which of them are in pieces larger than the halo; all others are
+        the whole image's, up to their numbers.
 
     Raises
     ------
