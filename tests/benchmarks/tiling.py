@@ -26,7 +26,7 @@ from rich.table import Table
 
 from microseg import runtime
 from microseg.config import Component, TrialConfig
-from microseg.data.images import decode_image
+from microseg.data.images import decode_image, read_labels
 
 Way = Callable[[], Any]
 
@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--weights", type=Path, help="a .keras file of such a network")
     parser.add_argument("--image", type=Path, help="a grey image to predict, cut to --side; else noise")
+    parser.add_argument("--truth", type=Path, help="its mask: the Dice of both precisions is compared")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
@@ -171,11 +172,14 @@ def timed(found: dict[str, tuple[Way, int]], repeats: int) -> dict[str, Measured
     return {name: Measured(statistics.median(seconds[name]), tiles) for name, (_, tiles) in found.items()}
 
 
-def dice(first: NDArray[np.float32], second: NDArray[np.float32], threshold: float | None) -> float:
-    """Return the Dice of two masks; by default the median of the first tells the classes apart."""
-    limit = np.median(first) if threshold is None else threshold
-    a, b = (probability >= limit for probability in (first, second))
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+def scores(maps: dict[str, NDArray[np.float32]], truth: Path, side: int) -> dict[str, float]:
+    """Return the Dice of each precision's mask with the true one, at the threshold 0.5."""
+    true = read_labels(truth)[:side, :side] > 0
+    masks = {name: probability[..., 0] >= 0.5 for name, probability in maps.items()}
+    return {
+        f"Dice, {name}": float(2 * (mask & true).sum() / (mask.sum() + true.sum()))
+        for name, mask in masks.items()
+    }
 
 
 def figures(measured: dict[str, Measured], megapixels: float) -> dict[str, float]:
@@ -205,9 +209,8 @@ def main() -> None:
         table.add_row(name, f"{one.seconds:.2f}", str(one.tiles), f"{1000 * one.per_tile:.1f}")
     console.print(table)
     ratios = figures(measured, given.side**2 / 1e6)
-    ratios["Dice of bfloat16 and float32"] = dice(
-        maps["float32"], maps["bfloat16"], 0.5 if given.weights else None
-    )
+    if given.truth:
+        ratios |= scores(maps, given.truth, given.side)
     for name, value in ratios.items():
         console.print(f"{name:<45} {value:.4g}", highlight=False)
     seconds = {name: one._asdict() for name, one in measured.items()}
