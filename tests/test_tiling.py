@@ -298,6 +298,7 @@ def test_padding_reflects_without_repeating_the_border():
     [
         ((4, 4), {}, r"shape \(4, 4\); expected \(height, width, channels\)"),
         ((0, 4, 1), {}, r"shape \(0, 4, 1\)"),
+        ((4, 4, 1), {"window": "hamming"}, "window is 'hamming'; give one of flat, hann, gaussian"),
         ((4, 4, 1), {"batch_size": 0}, "batch_size is 0; give at least 1"),
         ((5, 4, 1), {"grid": Grid(4, 2)}, "halo is 2; give 0 to 1 pixels, less than half of tile 4"),
         ((5, 4, 1), {"grid": Grid(4, -1)}, "halo is -1; give 0 to 1 pixels"),

@@ -196,6 +196,8 @@ def predict_tiled(
     _check_image(image)
     if batch_size < 1:
         raise MicrosegError(f"batch_size is {batch_size}; give at least 1")
+    if window not in WINDOWS:
+        raise MicrosegError(f"window is '{window}'; give one of {', '.join(WINDOWS)}")
     _check_grid(grid)
     rows, columns = (_axis(side, grid, window) for side in image.shape[:2])
     weights = np.outer(rows.weights, columns.weights)[..., None]

@@ -118,7 +118,8 @@ class Segmenter:
         if not is_large(prepared.shape, config.tile):
             return config.batch_size // config.accumulation
         if not self._fastest:
-            self._fastest = fastest_batch_size(self._predict, prepared[: config.tile, : config.tile])
+            tile = np.zeros((config.tile, config.tile, prepared.shape[-1]), prepared.dtype)
+            self._fastest = fastest_batch_size(self._predict, tile)
         return self._fastest
 
     def segment(self, image: Image, tta: bool = False) -> Mask:
