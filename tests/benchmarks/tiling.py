@@ -132,8 +132,8 @@ def one_by_one(network: Any, prepared: NDArray[np.float32], tile: int, tiles: in
 
 def ways(given: argparse.Namespace, folder: Path) -> tuple[dict[str, tuple[Way, int]], dict[str, Any]]:
     """Return each way with the number of its tiles, and the segmenters by precision."""
+    from microseg.models import grid_of
     from microseg.tiling import halo_of
-    from microseg.training.validation import grid_of
 
     image = picture(given.side, given.image)
     ours = {name: segmenter(given, name, folder / name) for name in ("float32", "bfloat16")}

@@ -5,9 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from microseg.config import TrialConfig
-from microseg.models import build_model
+from microseg.models import build_model, grid_of
 from microseg.tiling import Grid
-from microseg.training.validation import grid_of, predict_image, predict_in_one_piece
+from microseg.training.validation import predict_image, predict_in_one_piece
 
 
 def config(**changes):

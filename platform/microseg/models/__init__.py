@@ -6,13 +6,14 @@ A new family is one file with a builder and its stride, and one line in each tab
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from microseg.components import Builder, check, create
-from microseg.config import Component
+from microseg.config import Component, TrialConfig
 from microseg.errors import MicrosegError
 from microseg.models.deeplab_v3_plus import deeplab_v3_plus, deeplab_v3_plus_stride
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
@@ -22,6 +23,7 @@ from microseg.models.u2net import u2net, u2net_stride
 from microseg.models.unet import unet, unet_stride
 from microseg.models.unet3_plus import unet3_plus, unet3_plus_stride
 from microseg.models.unet_plus_plus import unet_plus_plus, unet_plus_plus_stride
+from microseg.tiling import Grid, halo_of
 
 ARCHITECTURES: dict[str, Builder] = {
     "unet": unet,
@@ -85,6 +87,19 @@ def stride(component: Component) -> int:
     signature = inspect.signature(ARCHITECTURES[component.name])
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
     return STRIDES[component.name](defaults | given)
+
+
+def grid_of(config: TrialConfig, halo: int | None = None) -> Grid:
+    """Return how tiles lie on an image; without a halo, neighbours share the overlap of the configuration.
+
+    Of an imported network nobody knows the stride; it divides the tile, and hardly one is above 32.
+    """
+    known = config.model.name in ARCHITECTURES
+    return Grid(
+        tile=config.tile,
+        halo=halo_of(config.tile, config.overlap) if halo is None else halo,
+        stride=stride(config.model) if known else math.gcd(config.tile, 32),
+    )
 
 
 def check_tile(component: Component, tile: int, source: str = "training") -> None:

@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
-import microseg.models  # noqa: F401 - registers the layers that saved networks may hold
 from microseg import runtime
 from microseg.components import bind
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.instances import Labels, label_objects
+from microseg.models import grid_of  # importing it registers the layers that saved networks may hold
 from microseg.serving.card import ModelCard
 from microseg.serving.speed import fastest_batch_size, fixed_batch_size, is_large
 from microseg.serving.symmetries import over_symmetries
 from microseg.tiling import predict_tiled
-from microseg.training.validation import grid_of
 
 Image = NDArray[np.generic]
 Probability = NDArray[np.float32]

@@ -10,11 +10,11 @@ import numpy as np
 
 from microseg.config import TrialConfig
 from microseg.data.pairs import load_pairs
+from microseg.models import grid_of
 from microseg.serving.card import Tiling
 from microseg.storage import cache
 from microseg.study.request import Prepared
 from microseg.training.context import measured_halo, seam_error
-from microseg.training.validation import grid_of
 
 LOOKED_AT = 4  # images: the halo of a U-Net was the same at their centres and at twelve random places
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +13,8 @@ from microseg import metrics
 from microseg.config import TrialConfig
 from microseg.data.pairs import Pair, encode_targets
 from microseg.metrics import Counts
-from microseg.models import ARCHITECTURES, stride
-from microseg.tiling import Grid, halo_of, predict_tiled, predict_whole
+from microseg.models import grid_of
+from microseg.tiling import predict_tiled, predict_whole
 from microseg.training.network import Loss
 from microseg.training.results import Sample
 
@@ -29,19 +28,6 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]
     per_image: dict[str, float]
     collapsed: bool
-
-
-def grid_of(config: TrialConfig, halo: int | None = None) -> Grid:
-    """Return how tiles lie on an image; without a halo, neighbours share the overlap of the configuration.
-
-    Of an imported network nobody knows the stride; it divides the tile, and hardly one is above 32.
-    """
-    known = config.model.name in ARCHITECTURES
-    return Grid(
-        tile=config.tile,
-        halo=halo_of(config.tile, config.overlap) if halo is None else halo,
-        stride=stride(config.model) if known else math.gcd(config.tile, 32),
-    )
 
 
 def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
