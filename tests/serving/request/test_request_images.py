@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -105,6 +106,30 @@ def test_the_limit_holds_for_all_images_of_a_request_together():
     assert decode(text, None, limits, used=50).shape == (5, 10, 1)
     with pytest.raises(MicrosegError, match="more than 100 pixels in one request"):
         decode(text, None, limits, used=51)
+
+
+def tiff_of(strip, compression):
+    """A TIFF that announces 64 x 64 pixels, whatever its one strip holds."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer, iter([strip]), shape=(64, 64), dtype=np.uint8, compression=compression, rowsperstrip=64,
+        photometric="minisblack",
+    )  # fmt: skip
+    return encoded(buffer.getvalue())
+
+
+def test_a_large_image_inside_a_tiff_is_refused_whatever_the_tiff_announces():
+    """The JPEG decoder follows the JPEG's own header, which may say 65535 x 65535."""
+    limits = Limits(pixels=10_000)
+    for side, compression in ((101, "jpeg"), (101, "png")):
+        inner = file_of(np.zeros((side, side), np.uint8), compression.upper())
+        with pytest.raises(MicrosegError, match="more than 10000 pixels"):
+            decode(tiff_of(inner, compression), None, limits)
+    with pytest.raises(MicrosegError, match="TIFF compressed as JPEGXL; save it with LZW or as PNG"):
+        decode(tiff_of(imagecodecs.jpegxl_encode(np.zeros((64, 64), np.uint8)), "jpegxl"))
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((90, 70), np.uint8), compression="jpeg", tile=(64, 64))
+    assert decode(encoded(buffer.getvalue())).shape == (90, 70, 1)
 
 
 def whole_png():

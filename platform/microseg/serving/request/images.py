@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from microseg.data.images import decode_image
 from microseg.errors import MicrosegError
@@ -23,6 +23,9 @@ from microseg.serving.request.limits import DEFAULT, Limits
 
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II", b"MM")
+# Compressions whose decoder fills the array that the header states, and no more: none, CCITT, LZW, deflate,
+# PackBits, LZMA, Zstandard.
+_PLAIN = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 # What reading the header of a damaged file raises, found by damaging real ones.
 _DAMAGE = (
     OSError,
@@ -126,13 +129,31 @@ def _announced(data: bytes) -> int:
         if data.startswith(_TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as tif:
                 channels = tif.pages.first.samplesperpixel
-                return sum(_pixels(series.shape, channels) for series in tif.series)
+                stated = sum(_pixels(series.shape, channels) for series in tif.series)
+                return max(stated, sum(_within(page, data) for page in tif.pages))
         with Image.open(io.BytesIO(data)) as image:
             return image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return sys.maxsize  # more than any limit, and Pillow does not say how many
     except _DAMAGE:
         return 0
+
+
+def _within(page: Any, data: bytes) -> int:
+    """Return the pixels of the JPEG or other images that a TIFF page consists of: each has its own size."""
+    if page.compression in _PLAIN:
+        return 0
+    total = 0
+    for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        try:
+            with Image.open(io.BytesIO(data[start : start + length])) as part:
+                total += part.width * part.height
+        except UnidentifiedImageError as error:
+            name = getattr(page.compression, "name", page.compression)
+            raise MicrosegError(
+                f"the image is a TIFF compressed as {name}; save it with LZW or as PNG"
+            ) from error
+    return total
 
 
 def _pixels(shape: tuple[int, ...], channels: int) -> int:
@@ -175,7 +196,8 @@ def _with_channels(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def encode_png(mask: NDArray[np.uint8] | NDArray[np.uint16]) -> str:
     """Return a mask or label map, shape (height, width), as base64 of a PNG file."""
-    return base64.b64encode(imagecodecs.png_encode(np.ascontiguousarray(mask))).decode("ascii")
+    # Twice to six times as fast as the usual level, and the text about 1.5 times as long.
+    return base64.b64encode(imagecodecs.png_encode(np.ascontiguousarray(mask), level=1)).decode("ascii")
 
 
 def encode_npy(array: NDArray[np.generic]) -> str:
