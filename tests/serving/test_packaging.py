@@ -2,11 +2,13 @@
 
 import base64
 import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from PIL import Image
 
 import microseg
 from microseg.errors import MicrosegError
+from microseg.serving import packaging
 from microseg.serving.batch import load_segmenter
 from microseg.serving.packaging import log_candidate, requirements
 from microseg.serving.request import ImageRequest, decode, encode_npy, encode_png
@@ -53,6 +56,19 @@ def test_the_stored_model_is_complete_and_holds_no_pickle(stored):
 def test_the_signature_follows_from_the_types(stored):
     signature = yaml.safe_load((stored / "MLmodel").read_text())["signature"]
     assert "probability" in signature["inputs"] and "mask" in signature["outputs"]
+
+
+def test_the_example_that_is_stored_is_answered(stored):
+    """MLflow asked the model before it was stored, and shows this request to users."""
+    model = mlflow.pyfunc.load_model(str(stored))
+    (answer,) = model.predict(model.input_example)
+    assert decode(answer.mask).shape == (64, 64, 1)
+    assert list(json.loads((stored / "serving_input_example.json").read_text())) == ["inputs"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_the_example_has_the_models_channels(channels):
+    assert decode(packaging._example(channels)["image"]).shape == (64, 64, channels)
 
 
 def test_the_requirements_are_exact_and_hold_nothing_of_the_search(stored):

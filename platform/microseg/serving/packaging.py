@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
@@ -17,6 +18,7 @@ import microseg
 from microseg.config import Strict
 from microseg.errors import MicrosegError
 from microseg.serving.card import ModelCard
+from microseg.serving.request import encode_npy, encode_png
 
 CANDIDATE = "candidate"
 
@@ -101,9 +103,18 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
             artifacts={"model": str(directory)},
             code_paths=[str(_package_copy(Path(folder) / "code"))],
             pip_requirements=requirements(),
+            input_example=[_example(card.channels)],
         )
     version = _register(client, card, model.model_id, run_id)
     return Candidate(name=card.name, version=version, uri=f"models:/{card.name}/{version}")
+
+
+def _example(channels: int) -> dict[str, str]:
+    """Return a request with a small image, which MLflow sends to the model before it stores both."""
+    ramp = np.linspace(0, 255, 64 * 64 * channels).reshape(64, 64, channels).astype(np.uint8)
+    if channels == 1:
+        return {"image": encode_png(ramp[..., 0])}
+    return {"image": encode_png(ramp) if channels == 3 else encode_npy(ramp)}
 
 
 def _registered(client: MlflowClient, card: ModelCard, run_id: str) -> int | None:
