@@ -81,8 +81,10 @@ def test_report_promote_predict_and_reproduce(desk):
         model="models:/cells@champion",
         input=desk.folder / "cells/images",
         output=desk.folder / "masks",
+        instances="true",
     )
-    assert len(list((desk.folder / "masks").iterdir())) == 12
+    assert len(list((desk.folder / "masks").glob("*.png"))) == 12
+    assert (desk.folder / "masks/objects.csv").read_text().startswith("image,label,area_px")
     (fold, *_) = desk.client.search_runs(["0"], f"tags.`{tree.LEVEL}` = 'fold'")
     assert "val/dice was" in desk("reproduce", run_id=fold.info.run_id)
 
