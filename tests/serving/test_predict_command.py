@@ -10,6 +10,7 @@ from microseg.data.images import read_labels, write_image
 from microseg.serving import batch
 from microseg.serving.card import Tiling
 from microseg.serving.segmenter import Segmenter
+from microseg.serving.unlike import appearance, differences
 
 
 @pytest.fixture
@@ -63,3 +64,23 @@ def test_what_tiles_change_is_said_where_it_was_measured(predicted, build, tmp_p
     segmenter = Segmenter(build.save(tmp_path / "model", [build.network(1)], card))
     monkeypatch.setattr(batch, "load_segmenter", lambda _: segmenter)
     assert predicted()[1].splitlines()[-1] == f"note   {card.seams}"
+
+
+def test_images_unlike_those_of_the_training_are_named_and_predicted(
+    predicted, build, image, tmp_path, monkeypatch
+):
+    known = build.card(appearance=appearance([image]))
+    directory = build.save(tmp_path / "model", [build.network(1)], known)
+    monkeypatch.setattr(batch, "load_segmenter", lambda uri: Segmenter(directory))
+    for index in range(7):
+        write_image(tmp_path / "in" / f"dim{index}.png", image // 40)
+    code, out, err = predicted()
+    assert (code, err) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 8
+    said = [line for line in out.splitlines() if line.startswith("unlike the training images")]
+    sentences = "; ".join(differences(known.appearance, image // 40))
+    assert sentences
+    assert said[:5] == [
+        f"unlike the training images  {tmp_path}/in/dim{n}.png: {sentences}" for n in range(5)
+    ]
+    assert said[5:] == ["unlike the training images  2 more of 8"]

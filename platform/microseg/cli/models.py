@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from microseg.config import Component, parse
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 from microseg.runtime import load_tensorflow
+
+_SHOWN = 5  # images that are unlike the training's; the rest is counted
 
 
 @app.command()
@@ -143,6 +146,10 @@ def predict(
     say(f"wrote {len(done.masks)} masks{found} to {output} ({speed})")
     if done.seams:
         say(f"note   {done.seams}")
+    for image, sentences in itertools.islice(done.unlike.items(), _SHOWN):
+        say(f"unlike the training images  {image}: {'; '.join(sentences)}")
+    if len(done.unlike) > _SHOWN:
+        say(f"unlike the training images  {len(done.unlike) - _SHOWN} more of {len(done.masks)}")
     for image, reason in done.failed.items():
         sys.stderr.write(f"microseg: {image}: {reason}\n")
     if done.skipped:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
+from pydantic import Field
 
 from microseg import storage
 from microseg.config import Strict
@@ -20,24 +21,27 @@ from microseg.data.images import check_suffix, decode_image, write_image
 from microseg.errors import MicrosegError
 from microseg.serving.objects import Table, as_uint16, measurements
 from microseg.serving.segmenter import Segmenter
+from microseg.serving.unlike import differences
 
 OBJECTS = "objects.csv"
 
 
 class _Written(NamedTuple):
-    """One finished image: its number of pixels, and its objects' measurements by column."""
+    """One finished image: its pixels, its objects' measurements by column, how it is unlike others."""
 
     pixels: int
     table: Table
+    unlike: tuple[str, ...]
 
 
 class PredictSummary(Strict):
     """What a batch prediction did.
 
     ``masks`` are the written files; ``objects`` is the number of objects, where they were asked for;
-    ``failed`` maps an image that could not be segmented to the reason; ``skipped`` are files that are no
-    images. ``seconds`` counts reading, predicting and writing, not the loading of the model. ``seams`` says
-    what tiles change of the model's predictions, where its card does.
+    ``unlike`` maps an image that does not look like those of the training to sentences that say how, and
+    ``failed`` one that could not be segmented to the reason; ``skipped`` are files that are no images.
+    ``seconds`` counts reading, predicting and writing, not the loading of the model. ``seams`` says what
+    tiles change of the model's predictions, where its card does.
     """
 
     masks: tuple[str, ...]
@@ -47,6 +51,7 @@ class PredictSummary(Strict):
     megapixels: float
     seconds: float
     seams: str = ""
+    unlike: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @property
     def megapixels_per_second(self) -> float:
@@ -134,6 +139,7 @@ def predict_folder(
     return PredictSummary(
         masks=tuple(_mask_of(image, target) for image in written),
         objects=sum(len(one.table["label"]) for one in written.values()) if instances else None,
+        unlike={image: one.unlike for image, one in written.items() if one.unlike},
         failed=failed,
         skipped=skipped,
         megapixels=sum(one.pixels for one in written.values()) / 1e6,
@@ -187,7 +193,9 @@ def _predict_one(segmenter: Segmenter, image: str, mask: str, instances: bool, t
         else:
             write_image(local, segmenter.segment(array, tta))
         storage.store(local, mask)
-    return _Written(int(array.shape[0] * array.shape[1]), table)
+    seen = segmenter.card.appearance
+    unlike = tuple(differences(seen, array)) if seen else ()
+    return _Written(int(array.shape[0] * array.shape[1]), table, unlike)
 
 
 def _write_table(written: Mapping[str, _Written], target: str) -> None:
