@@ -130,6 +130,8 @@ def test_the_candidate_predicts_objects_with_the_parameters_that_were_searched(l
     card = load_segmenter(uri).card
     assert card.instances is not None
     assert (card.config.model.name, card.kind) == (IMPORTED, "imported")
+    assert card.tiling.halo <= 4  # it averages 5 x 5 pixels
+    assert card.appearance is None  # what it was trained on, nobody says
     assert (card.channels, card.classes, card.scores) == (
         1,
         ("foreground",),

@@ -25,6 +25,7 @@ from microseg.serving.packaging import Candidate, log_candidate
 from microseg.space import parse_space
 from microseg.storage import cache
 from microseg.study import Prepared, Request, describe, divide, folder, state_file
+from microseg.study.measurement import measure_tiling
 from microseg.study.objects import search_objects
 from microseg.tracking import store, tree, views
 from microseg.tracking.recorder import log_metrics
@@ -161,6 +162,7 @@ def _judged(client: MlflowClient, request: ImportRequest, network: Network, memb
             data_digest=prepared.manifest.digest,
             scores={"val/dice": scores["cv/dice_mean"]},
             instances=instances,
+            tiling=measure_tiling(prepared, network.config, [member]),
         )
         candidate = log_candidate(card, [member], run.run_id)
         link = views.share_view(client, run, "cv/dice", ())

@@ -10,19 +10,16 @@ from mlflow import MlflowClient
 
 from microseg import report, runtime
 from microseg.config import Precision, SearchConfig
-from microseg.data.arrays import image_array
-from microseg.data.manifest import Manifest
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search.records import TrialRecord
 from microseg.serving.card import MEANING, Kind, ModelCard
 from microseg.serving.packaging import log_candidate
-from microseg.serving.unlike import Appearance, appearance, sample
 from microseg.space import Space
 from microseg.storage import cache
+from microseg.study.measurement import measure_appearance, measure_tiling
 from microseg.study.objects import search_objects
 from microseg.study.request import Prepared, folder
-from microseg.study.tiling import measure_tiling
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 from microseg.training import FoldResult, TrainingData, retrain
@@ -57,14 +54,9 @@ def package(client: MlflowClient, run: StudyRun, prepared: Prepared, best: Trial
         scores={prepared.request.config.metric: best.score or 0.0},
         instances=instances,
         tiling=measure_tiling(prepared, config, chosen),
-        appearance=_appearance(prepared.development),
+        appearance=measure_appearance(prepared.development),
     )
     return log_candidate(card, chosen, run.run_id).version
-
-
-def _appearance(development: Manifest) -> Appearance:
-    """Look at images that the networks were trained on; those of the hold-out stay untouched."""
-    return appearance(image_array(item, development, cache()) for item in sample(development.items))
 
 
 def check_candidate(config: SearchConfig, space: Space, source: str) -> None:

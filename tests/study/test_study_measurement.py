@@ -7,7 +7,7 @@ import pytest
 from microseg.config import TrialConfig
 from microseg.data.open import DataOptions
 from microseg.data.synthetic import write_demo
-from microseg.study import Request, prepare, single, tiling
+from microseg.study import Request, measurement, prepare, single
 
 CONFIG = {"model": {"name": "unet", "params": {"depth": 2}}, "tile": 32, "preprocess": {"name": "scale"}}
 
@@ -34,17 +34,26 @@ def blur(path, radius, sign):
 def test_the_halo_and_the_seams_are_those_of_the_networks(prepared, tmp_path):
     config = TrialConfig.model_validate(CONFIG)
     members = [blur(tmp_path / "a.keras", 3, 1), blur(tmp_path / "b.keras", 5, -1)]
-    measured = tiling.measure_tiling(prepared, config, members)
+    measured = measurement.measure_tiling(prepared, config, members)
     assert measured.halo == 5
     assert 0 <= measured.seam_mean <= measured.seam_worst < 1e-5
-    measured = tiling.measure_tiling(prepared, config, [blur(tmp_path / "c.keras", 12, 1)])
+    measured = measurement.measure_tiling(prepared, config, [blur(tmp_path / "c.keras", 12, 1)])
     assert measured.halo == 8  # a quarter of the tile
     assert 1e-4 < measured.seam_mean < measured.seam_worst
 
 
 def test_few_images_of_the_folds_are_looked_at_preprocessed(prepared, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(tiling, "measured_halo", lambda _, images, tile: seen.extend(images) or 4)
-    tiling.measure_tiling(prepared, TrialConfig.model_validate(CONFIG), [blur(tmp_path / "a.keras", 1, 1)])
+    monkeypatch.setattr(measurement, "measured_halo", lambda _, images, tile: seen.extend(images) or 4)
+    measurement.measure_tiling(
+        prepared, TrialConfig.model_validate(CONFIG), [blur(tmp_path / "a.keras", 1, 1)]
+    )
     assert [image.shape for image in seen] == [(64, 64, 1)] * 4
     assert all(image.dtype == np.float32 and image.max() <= 1 for image in seen)
+
+
+def test_of_a_network_that_takes_one_size_nothing_is_measured(prepared, tmp_path):
+    image = keras.Input((32, 32, 1))
+    keras.Model(image, keras.layers.Conv2D(1, 3, padding="same")(image)).save(tmp_path / "fixed.keras")
+    config = TrialConfig.model_validate(CONFIG)
+    assert measurement.measure_tiling(prepared, config, [tmp_path / "fixed.keras"]) is None
