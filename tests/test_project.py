@@ -88,6 +88,7 @@ def test_entry_points_use_options_that_exist():
         "crossval",
         "promote",
         "predict",
+        "export",
         "report",
         "import-results",
         "score",

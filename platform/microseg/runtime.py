@@ -32,13 +32,13 @@ def load_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    with _hidden("sklearn", "matplotlib"), _silent_descriptor():
+    with hidden("sklearn", "matplotlib"), _silent_descriptor():
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices("GPU")  # says at its first call that there is no driver
 
 
 @contextlib.contextmanager
-def _hidden(*names: str) -> Iterator[None]:
+def hidden(*names: str) -> Iterator[None]:
     """Let packages that are not loaded yet look as if they were not installed."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None is how Python marks it

@@ -31,7 +31,7 @@ def of_version(client: MlflowClient, uri: str) -> Scored:
     MicrosegError
         If there is no such version, or nothing was decided about it.
     """
-    version = _version(client, uri)
+    version = version_of(client, uri)
     run_id = version.run_id or ""
     folder = f"decisions/{version.name}-{version.version}"
     files = client.list_artifacts(run_id, folder) if run_id else []
@@ -51,7 +51,14 @@ def of_version(client: MlflowClient, uri: str) -> Scored:
     return Scored(name=uri, data=data, table=tuple(table), files=())
 
 
-def _version(client: MlflowClient, uri: str) -> ModelVersion:
+def version_of(client: MlflowClient, uri: str) -> ModelVersion:
+    """Return the version that an address names, by its number or by an alias.
+
+    Raises
+    ------
+    MicrosegError
+        If the address is no such one, or there is no such version.
+    """
     found = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([\w-]+))", uri)
     if found is None:
         raise MicrosegError(f"'{uri}' names no version; write models:/NAME/3 or models:/NAME@champion")

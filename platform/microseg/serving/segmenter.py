@@ -154,6 +154,11 @@ class Segmenter:
         pieces: Labels = measure.label(mask, connectivity=2).astype(np.int32)
         return pieces
 
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """The members of the ensemble."""
+        return tuple(self._members)
+
     def _predict(self, batch: Image) -> Probability:
         total = self._members[0].predict_on_batch(batch)
         for member in self._members[1:]:
