@@ -284,7 +284,7 @@ def test_networks_of_every_kind_go_on_after_a_kill(data, tmp_path, model, params
 @pytest.mark.slow
 def test_a_trial_that_was_interrupted_in_its_second_fold_tells_all_again(data, tmp_path):
     folds = [Fold(index=0, train=NAMES[2:], valid=NAMES[:2]), FOLD]
-    short = config(epochs=2)
+    short = config(epochs=2, steps_per_epoch=30)  # enough to see an object in both folds
 
     def stop(progress):
         if progress.fold == 1 and progress.result is None:

@@ -92,8 +92,8 @@ class FoldRun:
         """Write result, model, where they come from and when; then end the run."""
         self.flush({tree.STATE: result.state, tree.REASON: f"{result.state} after {result.epochs} epochs"})
         with tempfile.TemporaryDirectory() as scratch:
-            started = datetime.fromtimestamp(self._start / 1000, UTC).isoformat()
-            times = {"started": started, "finished": datetime.now(UTC).isoformat()}
+            span = {"started": datetime.fromtimestamp(self._start / 1000, UTC), "finished": datetime.now(UTC)}
+            times = {name: time.isoformat(timespec="milliseconds") for name, time in span.items()}
             Path(scratch, PROVENANCE).write_text(
                 json.dumps({**provenance, **times}, indent=1), encoding="utf-8"
             )
