@@ -106,6 +106,9 @@ def test_answers_that_differ_leave_nothing(source, tmp_path, monkeypatch):
         exporting.export(source, "onnx", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(formats.FORMATS, "onnx", lambda *_: lambda batch: np.full((1, 32, 32, 1), np.nan))
+    monkeypatch.setitem(formats.FORMATS, "openvino", lambda *_: lambda batch: np.zeros((1, 1, 32, 32, 1)))
+    with pytest.raises(MicrosegError, match="its answers have the shape"):
+        exporting.export(source, "openvino", tmp_path / "out")
     with pytest.raises(MicrosegError, match="its answers differ by nan"):
         exporting.export(source, "onnx", tmp_path / "out")
 
