@@ -33,6 +33,11 @@ class MicrosegError(Exception):
     """
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Return a hint for a mistyped name: the nearest allowed one, and all that are allowed.
 

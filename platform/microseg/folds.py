@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import yaml
@@ -27,6 +28,15 @@ class Fold(Strict):
     index: int
     train: tuple[str, ...]
     valid: tuple[str, ...]
+
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """Choose at most so many items, the first one and others evenly spaced: the same ones every time."""
+    places = np.linspace(0, len(items), min(most, len(items)), endpoint=False).astype(int)
+    return [items[place] for place in places]
 
 
 class Splits(Strict):

@@ -16,6 +16,7 @@ import h5py
 import keras
 
 from microseg.errors import MicrosegError
+from microseg.models import load_saved
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
@@ -69,7 +70,7 @@ def load_network(path: Path) -> keras.Model:
 
 def _load(copy: Path, path: Path) -> keras.Model:
     try:
-        model = keras.saving.load_model(copy, compile=False, safe_mode=True)
+        model = load_saved(copy)
     except _UNREADABLE as error:
         raise MicrosegError(f"{path}: {_reason(str(error))}") from error
     if not isinstance(model, keras.Model) or not model.built:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -87,6 +88,14 @@ def stride(component: Component) -> int:
     signature = inspect.signature(ARCHITECTURES[component.name])
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
     return STRIDES[component.name](defaults | given)
+
+
+def load_saved(path: Path) -> keras.Model:
+    """Load a saved network for inference; importing this module registers the layers that it may hold.
+
+    Safe mode refuses files that carry code; without compilation no loss needs to be known.
+    """
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def grid_of(config: TrialConfig, halo: int | None = None) -> Grid:

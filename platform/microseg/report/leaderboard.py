@@ -176,10 +176,9 @@ def view(client: MlflowClient, study: Run) -> StudyView:
 
 
 def _folds(client: MlflowClient, study: Run) -> dict[str, list[Run]]:
-    """Return the runs of all folds by the trial that they belong to: one search, not one for each trial."""
-    condition = f"tags.`{tree.LEVEL}` = 'fold' and tags.`{tree.STUDY}` = '{study.data.tags[tree.STUDY]}'"
+    """Return the runs of all folds by the trial that they belong to."""
     found: dict[str, list[Run]] = defaultdict(list)
-    for run in tree.search(client, study.info.experiment_id, condition):
+    for run in tree.study_folds(client, study):
         found[run.data.tags[tree.PARENT]].append(run)
     return {parent: sorted(runs, key=_fold_number) for parent, runs in found.items()}
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from microseg.errors import counted
 from microseg.report.comparisons import LEVEL, Rival, rivals
 from microseg.report.formats import listed, probability
 from microseg.report.leaderboard import Row, StudyView
@@ -45,7 +46,7 @@ def measured(row: Row) -> str:
     """Return the score of a ranked trial, or a mean over fewer folds, which is another quantity, as such."""
     if row.rank is not None or not row.scores:
         return score(row)
-    return f"{fmean(row.scores):.4f} ({_many(len(row.scores), 'fold')})"
+    return f"{fmean(row.scores):.4f} ({counted(len(row.scores), 'fold')})"
 
 
 def summary(study: StudyView) -> str:
@@ -55,7 +56,7 @@ def summary(study: StudyView) -> str:
     found = {row.state for row in study.rows}
     known = [name for name in ENDS if name in found] + sorted(found - set(ENDS))
     counts = ", ".join(_count([row for row in study.rows if row.state == name]) for name in known)
-    lines = [f"{_many(len(study.rows), 'trial')}: {counts}", _saving(study)]
+    lines = [f"{counted(len(study.rows), 'trial')}: {counts}", _saving(study)]
     return "\n".join(line for line in lines if line)
 
 
@@ -89,7 +90,7 @@ def comparison(study: StudyView) -> str:
     first, second = study.ranked[:2]
     pairs = list(zip(first.scores, second.scores, strict=False))
     better = sum(study.sign * a > study.sign * b for a, b in pairs)
-    return f"{first.name} is better than {second.name} in {better} of {_many(len(pairs), 'fold')}."
+    return f"{first.name} is better than {second.name} in {better} of {counted(len(pairs), 'fold')}."
 
 
 def verdict(study: StudyView) -> str:
@@ -153,7 +154,3 @@ def _pooled(study: StudyView) -> float:
     """Return the standard deviation between seeds within finalists, weighted by degrees of freedom."""
     known = [(entry.seeds - 1, entry.seed_sd) for entry in repeats(study) if entry.seed_sd is not None]
     return math.sqrt(sum(free * sd**2 for free, sd in known) / sum(free for free, _ in known))
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

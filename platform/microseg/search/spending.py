@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ray.tune import Callback
 
 from microseg.config import Budget
+from microseg.errors import counted
 from microseg.search.records import TrialRecord
 from microseg.search.trials import Trials
 
@@ -125,19 +126,14 @@ def projection(
 def _counted(to_go: ToGo, folds: int, epochs: int) -> str:
     """Count the trainings, such as ``at most 50 fold trainings of 60 epochs (10 trials, 5 folds)``."""
     trainings = (to_go.trials + to_go.repeats) * folds
-    counted = _many(to_go.trials, "trial") + (
-        f" and {_many(to_go.repeats, 'repeat')}" if to_go.repeats else ""
+    trials = counted(to_go.trials, "trial") + (
+        f" and {counted(to_go.repeats, 'repeat')}" if to_go.repeats else ""
     )
-    said = (
-        f"{_many(trainings, 'fold training')} of {_many(epochs, 'epoch')} ({counted}, {_many(folds, 'fold')})"
-    )
+    size = f"({trials}, {counted(folds, 'fold')})"
+    said = f"{counted(trainings, 'fold training')} of {counted(epochs, 'epoch')} {size}"
     parts = [said] if trainings else []
-    parts += [f"one training on all images for {_many(epochs, 'epoch')}"] if to_go.retrainings else []
+    parts += [f"one training on all images for {counted(epochs, 'epoch')}"] if to_go.retrainings else []
     return f"at most {' and '.join(parts)}"
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:

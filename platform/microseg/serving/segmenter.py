@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
@@ -16,7 +15,7 @@ from microseg.components import bind
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
 from microseg.instances import Labels, label_objects
-from microseg.models import grid_of  # importing it registers the layers that saved networks may hold
+from microseg.models import grid_of, load_saved
 from microseg.serving.card import ModelCard
 from microseg.serving.speed import fastest_batch_size, fixed_batch_size, is_large
 from microseg.serving.symmetries import over_symmetries
@@ -200,8 +199,7 @@ class Segmenter:
 
 def _load(path: Path) -> Any:
     try:
-        # Safe mode refuses files that carry code; without compile no loss needs to be known.
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return load_saved(path)
     except (ValueError, TypeError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise MicrosegError(f"{path}: not a network that can be loaded ({reason})") from error

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 from mlflow import MlflowClient
 from PIL import Image
 
 from microseg.config import TrialConfig
 from microseg.data.pairs import load_pairs
+from microseg.models import load_saved
 from microseg.report import EXAMPLES
 from microseg.search.records import TrialRecord
 from microseg.storage import cache
@@ -116,7 +116,7 @@ def _samples(
     """Predict images with the network of their fold; it is loaded only where there are any."""
     if not examples:
         return []
-    network = keras.saving.load_model(result.model, compile=False, safe_mode=True)
+    network = load_saved(result.model)
     names = [example.image for example in examples]
     pairs = load_pairs(names, data.manifest, data.cache, config.preprocess)
     return [Sample(p.name, p.image, p.mask, predict_image(network, p.image, config)) for p in pairs]

@@ -116,11 +116,9 @@ def _has(run: Run, part: str) -> bool:
 
 
 def _folds(client: MlflowClient, view: StudyView) -> Iterator[tuple[Row, Run]]:
-    """Yield the runs of all folds with the trials they belong to: one search, not one for each fold."""
+    """Yield the runs of all folds with the trials they belong to."""
     owners = {run_id: row for row in (*view.rows, *view.replicates) for run_id in row.fold_runs}
-    study = view.run.data.tags[tree.STUDY]
-    condition = f"tags.`{tree.LEVEL}` = 'fold' and tags.`{tree.STUDY}` = '{study}'"
-    for run in list(tree.search(client, view.run.info.experiment_id, condition)):
+    for run in list(tree.study_folds(client, view.run)):
         if run.info.run_id in owners:  # another study may have the name
             yield owners[run.info.run_id], run
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
-import numpy as np
-
 from microseg.config import TrialConfig
 from microseg.data.arrays import image_array
 from microseg.data.manifest import Manifest
 from microseg.data.pairs import load_pairs
-from microseg.models import grid_of
+from microseg.folds import evenly
+from microseg.models import grid_of, load_saved
 from microseg.serving.card import Tiling
 from microseg.serving.unlike import Appearance, appearance, sample
 from microseg.storage import cache
@@ -44,12 +42,11 @@ def measure_tiling(prepared: Prepared, config: TrialConfig, members: Sequence[Pa
     Tiling or None
         None for networks that take one size only: nothing tells what they would say of a whole image.
     """
-    networks = [keras.saving.load_model(member, compile=False, safe_mode=True) for member in members]
+    networks = [load_saved(member) for member in members]
     if any(None not in network.inputs[0].shape[1:3] for network in networks):
         return None
     names = sorted(name for fold in prepared.folds for name in fold.valid)
-    chosen = np.linspace(0, len(names), min(LOOKED_AT, len(names)), endpoint=False).astype(int)
-    pairs = load_pairs([names[i] for i in chosen], prepared.development, cache(), config.preprocess)
+    pairs = load_pairs(evenly(names, LOOKED_AT), prepared.development, cache(), config.preprocess)
     images = [pair.image for pair in pairs]
     halo = measured_halo(networks, images, config.tile)
     batch_size = config.batch_size // config.accumulation

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from microseg.config import Component, TrialConfig
 from microseg.data.arrays import instance_array
 from microseg.data.manifest import Manifest
 from microseg.data.pairs import load_pairs
-from microseg.folds import Fold
+from microseg.folds import Fold, evenly
 from microseg.instances import candidates, search_instances
+from microseg.models import load_saved
 from microseg.storage import cache
 from microseg.study.request import Prepared
 from microseg.training import predict_image
@@ -49,7 +49,7 @@ def search_objects(
     items = {item.name: item for item in manifest.items}
     probabilities, truths = [], []
     for names, member in zip(_sampled(prepared.folds, manifest), members, strict=True):
-        model = keras.saving.load_model(member, compile=False, safe_mode=True)
+        model = load_saved(member)
         for pair in load_pairs(names, manifest, cache(), config.preprocess):
             probabilities.append(predict_image(model, pair.image, config))
             truths.append(np.asarray(instance_array(items[pair.name], manifest, cache())))
@@ -62,5 +62,4 @@ def _sampled(folds: Sequence[Fold], manifest: Manifest, most: int = MOST_PIXELS)
     valid = [(fold.index, name) for fold in folds for name in fold.valid]
     share = min(1.0, most / sum(pixels[name] for _, name in valid))
     count = max(1, int(len(valid) * share))
-    chosen = [valid[index] for index in np.linspace(0, len(valid), count, endpoint=False).astype(int)]
-    return [[name for index, name in chosen if index == fold.index] for fold in folds]
+    return [[name for index, name in evenly(valid, count) if index == fold.index] for fold in folds]

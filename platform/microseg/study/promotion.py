@@ -18,6 +18,7 @@ from microseg.data.arrays import image_array, target_array
 from microseg.data.manifest import Item
 from microseg.data.preprocess import PREPROCESSING
 from microseg.errors import MicrosegError
+from microseg.folds import evenly
 from microseg.metrics.counts import METRICS, confusion
 from microseg.registry import Decision, ImageScore, Meeting, Overlay
 from microseg.search.importance import importances
@@ -177,9 +178,7 @@ def _rivals(meeting: Meeting, held: HoldOut) -> _Rivals:
 def _otsu(challenger: Segmenter, held: HoldOut) -> Predict:
     card = challenger.card
     preprocess = bind(card.config.preprocess, PREPROCESSING, "preprocess")
-    chosen = np.linspace(0, len(held.seen), min(_FITTED, len(held.seen)), endpoint=False).astype(int)
-    items = [held.seen[index] for index in chosen]
-    images, truths = zip(*(_arrays(item, held) for item in items), strict=True)
+    images, truths = zip(*(_arrays(item, held) for item in evenly(held.seen, _FITTED)), strict=True)
     return registry.fit_otsu(preprocess, images, truths, _foreground(held))
 
 

@@ -104,8 +104,8 @@ def search(request: Request, console: Console) -> Outcome:
     client = store.connect()
     with ready(request.config) as share, alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared, points)
-        describe(client, run, prepared)
-        return _run((client, run), prepared, points, share.gpus, console)
+        job = job_of(prepared, describe(client, run, prepared))
+        return _run((client, run), prepared, job, points, share.gpus, console)
 
 
 def resume(request: Request, force: bool, console: Console) -> Outcome:
@@ -135,8 +135,11 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
         with ready(request.config) as share, study_run(client, request.name, former) as run:
             _remember(run, prepared, points)
             if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
-                describe(client, run, prepared)  # also where the study was killed before it was described
-            return _run((client, run), prepared, points, share.gpus, console)
+                # also where the study was killed before it was described
+                origin: Provenance | None = describe(client, run, prepared)
+            else:
+                origin = provenance.read(client, run.run_id)
+            return _run((client, run), prepared, job_of(prepared, origin), points, share.gpus, console)
 
 
 def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> None:
@@ -191,12 +194,12 @@ def job_of(prepared: Prepared, origin: Provenance | None = None) -> Job:
 def _run(
     runs: tuple[MlflowClient, StudyRun],
     prepared: Prepared,
+    job: Job,
     points: Sequence[Point],
     gpus: float,
     console: Console,
 ) -> Outcome:
     name, config = prepared.request.name, prepared.request.config
-    job = job_of(prepared, provenance.read(runs[0], runs[1].run_id))
     trials = Trials(optuna_file(name), name, prepared.space, config)
     trials.enqueue(points)
     console.print(cost(prepared, job, trials, gpus), style="dim", highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ import microseg
 from microseg import runtime
 from microseg.config import Precision, Strict
 from microseg.data.files import content_hash
+from microseg.errors import counted
 
 # The packages that decide a result, microseg itself aside.
 DECISIVE = ("ray", "optuna", "tensorflow", "keras", "numpy", "albumentations", "scikit-image")
@@ -84,8 +85,7 @@ def differences(then: Environment, now: Environment) -> list[str]:
     found += [_differ(name, then.settings.get(name), now.settings.get(name)) for name in names]
     others = {*then.packages.items()} ^ {*now.packages.items()}
     count = len({name for name, _ in others} - {*DECISIVE, "microseg"})
-    plural = "package" if count == 1 else "packages"
-    return [line for line in found if line] + ([f"{count} other {plural}"] if count else [])
+    return [line for line in found if line] + ([counted(count, "other package")] if count else [])
 
 
 def _differ(what: str, then: Any, now: Any) -> str:

@@ -230,6 +230,12 @@ def children(client: MlflowClient, experiment_id: str, parent: str) -> Iterator[
     yield from search(client, experiment_id, f"tags.`{PARENT}` = '{parent}'")
 
 
+def study_folds(client: MlflowClient, study: Run) -> Iterator[Run]:
+    """Yield the runs of all folds of the studies of this name: one search, not one for each trial."""
+    condition = f"tags.`{LEVEL}` = 'fold' and tags.`{STUDY}` = '{study.data.tags[STUDY]}'"
+    yield from search(client, study.info.experiment_id, condition)
+
+
 def unfinished(run: Run) -> bool:
     """Say whether a run has not ended, or only because its study stopped."""
     return run.info.status == "RUNNING" or run.data.tags.get(STATE) == "interrupted"

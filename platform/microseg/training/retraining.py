@@ -12,7 +12,7 @@ import numpy as np
 from microseg.config import TrialConfig
 from microseg.data.pairs import Pair, load_pairs
 from microseg.errors import MicrosegError
-from microseg.folds import Fold
+from microseg.folds import Fold, evenly
 from microseg.losses import BORDER_LOSSES
 from microseg.metrics import better
 from microseg.models import check_tile
@@ -39,8 +39,7 @@ class KeepSteady(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no
     ) -> None:
         super().__init__()
         self.network, self.config, self.loss, self.first = networks.inference, config, loss, first
-        chosen = np.linspace(0, len(pairs), min(_LOOKED_AT, len(pairs)), endpoint=False).astype(int)
-        self.pairs = [pairs[index] for index in chosen]
+        self.pairs = evenly(pairs, _LOOKED_AT)
         self.best, self.weights = -np.inf, None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

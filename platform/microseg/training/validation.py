@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from microseg import metrics
 from microseg.config import TrialConfig
 from microseg.data.pairs import Pair, encode_targets
+from microseg.folds import evenly
 from microseg.metrics import Counts
 from microseg.models import grid_of
 from microseg.tiling import predict_tiled, predict_whole
@@ -83,9 +84,8 @@ def is_collapsed(counts: Counts) -> bool:
 
 
 def shown(pairs: Sequence[Pair]) -> list[Pair]:
-    """Choose the few images that samples show: the same every epoch, the first one, evenly spaced."""
-    chosen = np.linspace(0, len(pairs), min(SAMPLES, len(pairs)), endpoint=False).astype(int)
-    return [pairs[index] for index in chosen]
+    """Choose the few images that samples show: the same every epoch."""
+    return evenly(pairs, SAMPLES)
 
 
 def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig) -> tuple[Sample, ...]:
