@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from microseg.data.files import read_bytes
 from microseg.errors import MicrosegError
+from microseg.serving.encoding import NPY, encode_npy
 
 
 class Answer(NamedTuple):
@@ -110,14 +111,12 @@ def _source(image: NDArray[np.generic] | Path | str) -> dict[str, Any]:
         return {"uri": image}
     if isinstance(image, (str, Path)):
         return {"image": base64.b64encode(read_bytes(Path(image))).decode("ascii")}
-    buffer = io.BytesIO()
-    np.save(buffer, image, allow_pickle=False)
-    return {"image": base64.b64encode(buffer.getvalue()).decode("ascii")}
+    return {"image": encode_npy(image)}
 
 
 def _array(text: str) -> NDArray[Any]:
     data = base64.b64decode(text)
-    if data.startswith(b"\x93NUMPY"):
+    if data.startswith(NPY):
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
         return array
     return np.asarray(imagecodecs.png_decode(data))
