@@ -9,19 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microseg.errors import MicrosegError
+from microseg.tiling import Sliced
 
 Window = tuple[slice, slice]
 Read = Callable[[slice, slice], NDArray[Any]]
-
-
-class Sliced(Protocol):
-    """Whatever is read by slices: a NumPy array, a memory map, a Zarr array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Height, width and what may follow."""
-
-    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 class Writable(Sliced, Protocol):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microseg.instances.grid import Sliced, Source, cores, read_window
+from microseg.instances.grid import Source, cores, read_window
+from microseg.tiling import Sliced
 
 Table = dict[str, list[Any]]
 Labelled = NDArray[np.integer]

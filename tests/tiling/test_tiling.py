@@ -16,9 +16,8 @@ def settings_of_tiling(draw):
     tile = draw(st.integers(1, 24))
     halo = draw(st.integers(0, (tile - 1) // 2))
     return {
-        "grid": Grid(tile, halo, draw(st.integers(1, tile))),
+        "grid": Grid(tile, halo, draw(st.integers(1, tile)), draw(st.sampled_from(sorted(WINDOWS)))),
         "batch_size": draw(st.integers(1, 5)),
-        "window": draw(st.sampled_from(sorted(WINDOWS))),
     }
 
 
@@ -196,7 +195,7 @@ def test_errors_at_tile_borders_are_outweighed_by_neighbours_and_left_out_by_the
         return answer
 
     image = np.ones((96, 96, 1), np.float32)
-    blended = predict_tiled(image, wrong_at_the_border, grid=Grid(32, 8), batch_size=4, window=window)
+    blended = predict_tiled(image, wrong_at_the_border, grid=Grid(32, 8, window=window), batch_size=4)
     assert 0.9 < blended.min() < 1.0
     left_out = predict_tiled(image, wrong_at_the_border, grid=Grid(32, 2), batch_size=4)
     assert_allclose(left_out, 1.0, atol=1e-6)
@@ -298,7 +297,11 @@ def test_padding_reflects_without_repeating_the_border():
     [
         ((4, 4), {}, r"shape \(4, 4\); expected \(height, width, channels\)"),
         ((0, 4, 1), {}, r"shape \(0, 4, 1\)"),
-        ((4, 4, 1), {"window": "hamming"}, "window is 'hamming'; give one of flat, hann, gaussian"),
+        (
+            (4, 4, 1),
+            {"grid": Grid(4, 0, window="hamming")},
+            "window is 'hamming'; give one of flat, hann, gaussian",
+        ),
         ((4, 4, 1), {"batch_size": 0}, "batch_size is 0; give at least 1"),
         ((5, 4, 1), {"grid": Grid(4, 2)}, "halo is 2; give 0 to 1 pixels, less than half of tile 4"),
         ((5, 4, 1), {"grid": Grid(4, -1)}, "halo is -1; give 0 to 1 pixels"),
