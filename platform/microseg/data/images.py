@@ -26,7 +26,7 @@ OTHER_IMAGES = frozenset({".bmp", ".gif", ".webp", ".jp2", ".npy", ".h5", ".dcm"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # What the decoders raise on damaged files, found by truncating and corrupting real ones.
-_DAMAGE = (
+DAMAGE = (
     MemoryError,
     OSError,
     SyntaxError,
@@ -126,7 +126,7 @@ def decode_image(data: bytes, name: str, axes: str | None = None) -> Array:
     array, alpha = _decode(data, name, axes, labels=False)
     if alpha:
         array = _without_alpha(array, name)
-    return _supported(array, name)
+    return supported(array, name)
 
 
 def read_labels(path: Path) -> Array:
@@ -222,7 +222,7 @@ def _decode(data: bytes, name: str, axes: str | None, *, labels: bool) -> tuple[
             array, alpha = _decode_simple(data, labels=labels)
         else:
             raise MicrosegError(f"{name}: not a PNG, TIFF or JPEG file; save it as PNG or TIFF")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MicrosegError(f"{name}: damaged or incomplete file ({reason}); replace it") from error
     if array.size == 0:
@@ -255,7 +255,14 @@ def _without_alpha(array: Array, name: str) -> Array:
     return array[..., :-1]
 
 
-def _supported(array: Array, name: str) -> Array:
+def supported(array: Array, name: str) -> Array:
+    """Return uint8 and uint16 as they are, in native byte order, and any other numbers as float32.
+
+    Raises
+    ------
+    MicrosegError
+        If values are complex, not finite, or too large for float32.
+    """
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * 255
     if array.dtype.kind == "c":

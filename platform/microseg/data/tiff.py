@@ -18,7 +18,7 @@ TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _LOSSY = frozenset({6, 7, 34892})  # old-style JPEG, JPEG, lossy JPEG (tag 259)
-_ALPHA = frozenset({1, 2})  # associated and unassociated alpha (tag 338)
+ALPHA = frozenset({1, 2})  # associated and unassociated alpha (tag 338)
 
 
 def has_jpeg(data: bytes) -> bool:
@@ -31,28 +31,40 @@ def decode_tiff(data: bytes, name: str, axes: str | None) -> tuple[Array, bool]:
     """Decode TIFF to (height, width, channels), and whether the last channel is alpha."""
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         series, page = tif.series[0], tif.pages.first
-        _check_segments(tif, len(data))
+        check_segments(tif, len(data))
         if len(tif.series) > 1:
             raise MicrosegError(
                 f"{name}: the file holds {len(tif.series)} images of different sizes;"
                 " save the wanted one alone"
             )
-        letters = _stated_axes(series, axes, name)
+        letters = stated_axes(series, axes, name)
         array = series.asarray()
-        alpha = page.samplesperpixel in (2, 4) and bool(_ALPHA & set(page.extrasamples))
+        alpha = page.samplesperpixel in (2, 4) and bool(ALPHA & set(page.extrasamples))
     return _as_channels_last(array, letters, name), alpha
 
 
-def _check_segments(tif: Any, size: int) -> None:
+def check_segments(tif: Any, size: int) -> None:
     """Refuse a file that ends before its pixels do: tifffile would fill the rest with zeros."""
     for page in tif.pages:
         ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends, default=0) > size or not page.dataoffsets:
             raise ValueError("the file ends before its pixels do")
+    # ImageJ says how many pages there are; without the later ones tifffile takes the first for the image.
+    stated = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
+    series = tif.series[0]
+    end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
+    if series.size < stated * tif.pages.first.size or end > size:
+        raise ValueError("the file ends before its pixels do")
 
 
-def _stated_axes(series: Any, axes: str | None, name: str) -> str:
-    """Return the file's axes as letters of TZCYXS: single pages, what the file says, or as stated."""
+def stated_axes(series: Any, axes: str | None, name: str) -> str:
+    """Return the file's axes as letters of TZCYXS: single pages, what the file says, or as stated.
+
+    Raises
+    ------
+    MicrosegError
+        If the file does not say them and they are not stated, or the stated ones do not fit.
+    """
     own = str(series.axes)
     if own in {"YX", "YXS", "SYX"}:
         return own

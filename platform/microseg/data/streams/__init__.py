@@ -1,0 +1,21 @@
+"""Images and masks of any size, read and written in windows; memory does not grow with the image.
+
+OME-Zarr (Zarr formats 2 and 3) and TIFF are read; masks are written as OME-Zarr, and from it as OME-TIFF.
+"""
+
+from microseg.data.streams.array import stream_of
+from microseg.data.streams.image import ImageStream, Plane
+from microseg.data.streams.ome_tiff import write_ome_tiff
+from microseg.data.streams.opening import is_streamed, open_stream
+from microseg.data.streams.store import CHUNK, MaskStore
+
+__all__ = [
+    "CHUNK",
+    "ImageStream",
+    "MaskStore",
+    "Plane",
+    "is_streamed",
+    "open_stream",
+    "stream_of",
+    "write_ome_tiff",
+]

@@ -1,0 +1,256 @@
+"""Masks as OME-Zarr, written block by block; what is interrupted goes on, and nothing is ever half there.
+
+A chunk of Zarr is a file, and zarr gives it its name once it is whole. So the files say which blocks are
+done, after a crash and to several processes on one file system alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike
+from zarr.core.array_spec import ArrayConfigParams
+
+from microseg.data.images import Array
+from microseg.data.streams.image import ImageStream, Plane
+from microseg.data.streams.ngff import label_attributes
+from microseg.errors import MicrosegError
+
+CHUNK = 1024
+
+# zarr leaves out chunks that are all fill value, and a block of background would look as if it were to do.
+_WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
+_UNFINISHED = "microseg"  # key of the attributes that say what is being made
+
+
+class MaskStore:
+    """A mask in the making, see `MaskStore.open`.
+
+    Attributes
+    ----------
+    target : Path
+        The folder's name once the mask is whole.
+    resumed : bool
+        Whether an earlier run had begun it.
+    shape : tuple of int
+        Height and width of a plane.
+    planes : dict of str to int
+        As of the image.
+    array : zarr.Array
+        All planes: the axes of ``planes``, then height and width.
+    """
+
+    def __init__(self, target: Path, *, resumed: bool) -> None:
+        self.target = target
+        self.resumed = resumed
+        self._folder = _unfinished(target)
+        self._facts: dict[str, Any] = _facts_of(self._folder)
+        self.array: Any = zarr.open_array(self._folder / "0", mode="r+").with_config(_WRITE_ALL)
+        self.shape: tuple[int, int] = (self.array.shape[-2], self.array.shape[-1])
+        self.planes: dict[str, int] = self._facts["planes"]
+
+    @classmethod
+    def open(cls, target: Path, like: ImageStream, dtype: DTypeLike, origin: dict[str, Any]) -> Self:
+        """Begin a mask, or go on with one that was begun for the same image in the same way.
+
+        It lies in a hidden folder beside the target until `finish`.
+
+        Parameters
+        ----------
+        target : Path
+            Such as ``name.ome.zarr``.
+        like : ImageStream
+            The image, whose size, planes, scale and version of OME-Zarr the mask takes.
+        dtype : dtype
+            uint8, uint16 or uint32.
+        origin : dict
+            Whatever makes results equal: model, version, image, options; as JSON has it. It stays in the
+            mask's attributes.
+        """
+        facts: dict[str, Any] = {
+            "origin": json.loads(json.dumps(origin)),  # as it will be read back: lists for tuples
+            "name": target.name.removesuffix(".zarr").removesuffix(".ome"),
+            "planes": like.planes,
+            "scale": like.scale,
+            "ngff": like.ngff or "0.5",
+            "shape": [*like.planes.values(), *like.shape[:2]],
+            "dtype": np.dtype(dtype).name,
+        }
+        folder = _unfinished(target)
+        resumed = _facts_of(folder) == facts
+        if not resumed:
+            _discard(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = _create(folder.with_name(f"{folder.name}.{uuid.uuid4().hex}"), facts)
+            try:
+                fresh.rename(folder)
+            except OSError:  # another process was faster: its folder is not empty
+                shutil.rmtree(fresh)
+                if _facts_of(folder) != facts:
+                    raise
+        return cls(target, resumed=resumed)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the blocks that are done, from 0 to 1."""
+        return float(self.array.nchunks_initialized / self.array.nchunks)
+
+    def done(self, rows: slice, columns: slice, plane: Plane = ()) -> bool:
+        """Say whether all of a window of whole blocks is written."""
+        return all(self._file(chunk).is_file() for chunk in self._chunks(rows, columns, plane))
+
+    def write(self, values: Array, rows: slice, columns: slice, plane: Plane = ()) -> None:
+        """Write a window of whole blocks; each of them appears as a whole or not at all.
+
+        Parameters
+        ----------
+        values : ndarray, shape (height, width)
+        rows, columns : slice
+            From a multiple of `CHUNK` to another, or to the border of the image.
+        plane : tuple of int
+            Which one, along each axis of ``planes``.
+        """
+        self._chunks(rows, columns, plane)
+        self.array[(*plane, rows, columns)] = values
+
+    def plane_array(self, plane: Plane = ()) -> PlaneArray:
+        """Return one plane as an array that is read and written by two slices."""
+        return PlaneArray(self.array, plane)
+
+    def finish(self) -> Path:
+        """Add the pyramid and the metadata, and give the folder its name; an older one is replaced.
+
+        Every level takes every second pixel of the one before (labels have no mean), until a side is shorter
+        than `CHUNK`. Interrupted, it may be called again.
+
+        Raises
+        ------
+        MicrosegError
+            If blocks are missing.
+        """
+        missing = self.array.nchunks - self.array.nchunks_initialized
+        if missing:
+            raise MicrosegError(
+                f"{self.target}: {missing} of {self.array.nchunks} blocks are missing; resume it"
+            )
+        group = zarr.open_group(self._folder, mode="r+", use_consolidated=False)
+        levels = [self.array]
+        while min(levels[-1].shape[-2:]) >= CHUNK:
+            levels.append(_halved(group, levels[-1], str(len(levels))))
+        axes = "".join([*self.planes, "yx"])
+        facts = self._facts
+        attributes = label_attributes(facts["name"], axes, facts["scale"], len(levels), facts["ngff"])
+        group.update_attributes(attributes)
+        for partial in self._folder.rglob("*.partial"):  # of processes that were killed
+            partial.unlink()
+        _replace(self._folder, self.target)
+        return self.target
+
+    def _file(self, chunk: tuple[int, ...]) -> Path:
+        return self._folder / "0" / str(self.array.metadata.encode_chunk_key(chunk))
+
+    def _chunks(self, rows: slice, columns: slice, plane: Plane) -> list[tuple[int, ...]]:
+        """Return the places of a window's chunks in their grid."""
+        sides = []
+        for side, length in zip((rows, columns), self.shape, strict=True):
+            start, stop, _ = side.indices(length)
+            if start % CHUNK or (stop % CHUNK and stop != length):
+                raise ValueError(f"{side} of {length} is not in whole blocks of {CHUNK}")
+            sides.append(range(start // CHUNK, -(-stop // CHUNK)))
+        if len(plane) != len(self.planes):
+            raise ValueError(f"plane {plane} of {self.planes}")
+        return [(*plane, *place) for place in itertools.product(*sides)]
+
+
+class PlaneArray:
+    """A plane of an array of Zarr, read and written by two slices."""
+
+    def __init__(self, array: Any, plane: Plane) -> None:
+        self._array, self._plane = array, plane
+        self.shape: tuple[int, int] = array.shape[-2:]
+        self.dtype: np.dtype[Any] = array.dtype
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Array:
+        """Read a window."""
+        return np.asarray(self._array[(*self._plane, *window)])
+
+    def __setitem__(self, window: tuple[slice, slice], values: Any) -> None:
+        """Write a window."""
+        self._array[(*self._plane, *window)] = values
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def _facts_of(folder: Path) -> Any:
+    """Return what an unfinished mask is to become; None where there is none, or no whole one."""
+    try:
+        return dict(zarr.open_group(folder, mode="r", use_consolidated=False).attrs).get(_UNFINISHED)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _create(folder: Path, facts: dict[str, Any]) -> Path:
+    zarr_format: Literal[2, 3] = 3 if facts["ngff"] == "0.5" else 2
+    group = zarr.create_group(folder, zarr_format=zarr_format, attributes={_UNFINISHED: facts})
+    _add_array(group, "0", tuple(facts["shape"]), facts["dtype"])
+    return folder
+
+
+def _add_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Create an array of blocks of one plane each."""
+    version = group.metadata.zarr_format
+    array = group.create_array(
+        name,
+        shape=shape,
+        chunks=(*(1 for _ in shape[:-2]), *(min(CHUNK, side) for side in shape[-2:])),
+        dtype=dtype,
+        fill_value=0,
+        chunk_key_encoding={"name": "default" if version == 3 else "v2", "separator": "/"},
+        overwrite=True,
+    )
+    return array.with_config(_WRITE_ALL)
+
+
+def _halved(group: zarr.Group, finer: Any, name: str) -> Any:
+    """Add a level with every second pixel, block by block."""
+    shape = (*finer.shape[:-2], *(math.ceil(side / 2) for side in finer.shape[-2:]))
+    level = _add_array(group, name, shape, finer.dtype)
+    for plane, rows, columns in blocks(shape):
+        twice = tuple(slice(2 * side.start, 2 * side.stop, 2) for side in (rows, columns))
+        level[(*plane, rows, columns)] = finer[(*plane, *twice)]
+    return level
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Plane, slice, slice]]:
+    """Yield the blocks of an array, plane by plane, in reading order."""
+    for plane in np.ndindex(*shape[:-2]):
+        for corner in itertools.product(*(range(0, side, CHUNK) for side in shape[-2:])):
+            rows, columns = (
+                slice(at, min(at + CHUNK, side)) for at, side in zip(corner, shape[-2:], strict=True)
+            )
+            yield plane, rows, columns
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Give a folder its name; a folder that is not empty cannot be replaced in one step."""
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    if target.exists():
+        target.rename(old)
+    folder.rename(target)
+    _discard(old)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
