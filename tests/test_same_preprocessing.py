@@ -14,12 +14,12 @@ import pytest
 from microseg.augment import augmenter
 from microseg.config import Component, TrialConfig
 from microseg.data.files import read_bytes
-from microseg.data.images import write_image
+from microseg.data.images import read_image, write_image
 from microseg.data.open import open_dataset
 from microseg.data.options import DataOptions
 from microseg.data.pairs import load_pairs
 from microseg.data.pipeline import Sampling, sampler
-from microseg.data.preprocess import PREPROCESSING, output_channels
+from microseg.data.preprocess import PREPROCESSING, fit, output_channels
 from microseg.serving import batch
 from microseg.serving.card import ModelCard
 from microseg.serving.pyfunc_model import ARTIFACT, SegmentationModel
@@ -101,3 +101,7 @@ def test_four_ways_to_the_network_give_equal_bytes(
     assert trained_on.shape == (1, SIDE, SIDE, network.input_shape[-1])
     assert trained_on.dtype == np.float32
     assert trained_on.tobytes() == validated.tobytes() == batched.tobytes() == served.tobytes()
+
+    image = read_image(item.images)
+    bands = [image] if "clahe" in params else np.split(image, [1, 12])
+    assert fit(preprocess, lambda: bands)(image).tobytes() == trained_on.tobytes()

@@ -1,58 +1,127 @@
 """Preprocessing: one function of a whole image, applied alike in training, validation, batch and serving.
 
-Every entry takes an image of shape (height, width, channels), never a tile of it, and does three things in
+Every entry takes an image of shape (height, width, channels), never a tile of it, and does three steps in
 this order: it selects channels and their colour space, normalises the intensities (which is what the entries
 differ in), and adjusts the contrast. The same component on the same image gives the same float32 values
 wherever it runs.
+
+A step measures its constants on an image given in bands of rows, and returns a function of any window of
+that image. A whole image is one band and one window; of an image that does not fit in memory, `fit` measures
+many bands, with results equal to the bit.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, get_type_hints
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from microseg.components import Builder, create
+from microseg.components import Builder, check, create
 from microseg.config import Component
-from microseg.data.preprocess.channels import Array, select
-from microseg.data.preprocess.contrast import adjust
-from microseg.data.preprocess.normalise import percentile, scale, zscore
+from microseg.data.preprocess import normalise
+from microseg.data.preprocess.bands import Array, Bands, Transform, strips
+from microseg.data.preprocess.channels import select
+from microseg.data.preprocess.contrast import adjust, undivided
 
-__all__ = ["PREPROCESSING", "output_channels", "percentile", "scale", "zscore"]
+__all__ = ["PREPROCESSING", "Preprocessing", "fit", "output_channels", "percentile", "scale", "zscore"]
 
 
-def _sequence(normalise: Builder) -> Builder:
-    """Return select, normalise and adjust as one function that takes the keyword arguments of all three."""
-    steps = (select, normalise, adjust)
-    keywords = {
-        step: {name: p for name, p in inspect.signature(step).parameters.items() if p.kind is p.KEYWORD_ONLY}
-        for step in steps
+class Preprocessing:
+    """Select, a normalisation and adjust as one function that takes the keyword arguments of all three.
+
+    Parameters
+    ----------
+    normalisation : callable
+        A step: of bands and keyword arguments, it returns a function of any window.
+    """
+
+    def __init__(self, normalisation: Builder) -> None:
+        functools.update_wrapper(self, normalisation)
+        self._keywords = {step: _keywords(step) for step in (select, normalisation, adjust)}
+        merged = {name: parameter for own in self._keywords.values() for name, parameter in own.items()}
+        image = inspect.Parameter("image", inspect.Parameter.POSITIONAL_ONLY)
+        # What `components.check` reads, and what `inspect.signature` returns.
+        self.__annotations__ = {name: parameter.annotation for name, parameter in merged.items()}
+        self.__signature__ = inspect.Signature([image, *merged.values()])
+
+    def __call__(self, image: Array, **params: Any) -> Array:
+        """Return a whole image preprocessed, (height, width, channels) float32."""
+        for step, own in self._steps(params):
+            image = step(lambda image=image: [image], **own)(image)
+        return image
+
+    def fit(self, bands: Bands, **params: Any) -> Transform:
+        """Return the preprocessing of the image that the bands make up, see `fit`."""
+        if params.get("clahe") is not None:
+            return undivided(functools.partial(self, **params), bands)
+        transforms: list[Transform] = []
+        for step, own in self._steps(params):
+            transforms.append(step(functools.partial(_transformed, bands, tuple(transforms)), **own))
+        return functools.partial(_in_turn, transforms=transforms)
+
+    def _steps(self, params: dict[str, Any]) -> list[tuple[Builder, dict[str, Any]]]:
+        self.__signature__.bind(None, **params)  # refuses what no step takes
+        return [
+            (step, {name: params[name] for name in keywords if name in params})
+            for step, keywords in self._keywords.items()
+        ]
+
+
+def _keywords(step: Builder) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(step, eval_str=True).parameters
+    return {
+        name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
     }
-    merged = {name: parameter for step in steps for name, parameter in keywords[step].items()}
-    own = inspect.signature(normalise)
-    signature = own.replace(parameters=[own.parameters["image"], *merged.values()])
-
-    @functools.wraps(normalise)
-    def preprocess(image: Array, **params: Any) -> Array:
-        signature.bind(image, **params)  # refuses what no step takes
-        result = image
-        for step in steps:
-            result = step(result, **{name: params[name] for name in keywords[step] if name in params})
-        return result
-
-    hints = {name: hint for step in steps for name, hint in get_type_hints(step, include_extras=True).items()}
-    preprocess.__annotations__ = hints  # what `components.check` reads
-    preprocess.__signature__ = signature  # type: ignore[attr-defined] # what `inspect.signature` returns
-    return preprocess
 
 
-PREPROCESSING: dict[str, Builder] = {
-    "percentile": _sequence(percentile),
-    "scale": _sequence(scale),
-    "zscore": _sequence(zscore),
-}
+def _transformed(bands: Bands, transforms: tuple[Transform, ...]) -> Iterable[Array]:
+    return (_in_turn(strip, transforms=transforms) for strip in strips(bands))
+
+
+def _in_turn(image: Array, *, transforms: Iterable[Transform]) -> Array:
+    for transform in transforms:
+        image = transform(image)
+    return image
+
+
+percentile = Preprocessing(normalise.percentile)
+scale = Preprocessing(normalise.scale)
+zscore = Preprocessing(normalise.zscore)
+
+PREPROCESSING: dict[str, Preprocessing] = {"percentile": percentile, "scale": scale, "zscore": zscore}
+
+
+def fit(component: Component, bands: Bands) -> Transform:
+    """Measure an image in bands of rows and return its preprocessing as a function of any window of it.
+
+    ``fit(component, bands)(window)`` equals that window of the whole image preprocessed, bit for bit,
+    however the image is divided.
+
+    Parameters
+    ----------
+    component : Component
+        An entry of ``PREPROCESSING`` and its parameters.
+    bands : callable
+        Each call starts anew and returns the image's bands, top to bottom: whole rows, (rows, width,
+        channels), of any heights. Only what is needed is read: nothing for ``scale``; all of it once
+        (and its first band before) for 8 and 16 bits, twice for float32, once more for a gamma.
+
+    Returns
+    -------
+    callable
+        Of a window, (height, width, channels) as in the bands; it returns float32.
+
+    Raises
+    ------
+    MicrosegError
+        If the component does not fit its table, or CLAHE is asked for and there are several bands. As
+        the whole image would be refused: in the pass, or when a window is preprocessed.
+    """
+    params = check(component, PREPROCESSING, "preprocess")
+    return PREPROCESSING[component.name].fit(bands, **params)
 
 
 def output_channels(component: Component, channels: int) -> int:

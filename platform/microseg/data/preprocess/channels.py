@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+import functools
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from microseg.data.preprocess.bands import Array, Bands, Transform
 from microseg.errors import MicrosegError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Colour = Literal["as_is", "grey", "hsv", "lab"]
 Index = Annotated[int, Field(ge=0)]
 Channels = Annotated[tuple[Index, ...], Field(min_length=1)]
 
 
-def select(image: Array, *, channels: Channels | None = None, colour: Colour = "as_is") -> Array:
+def select(bands: Bands, *, channels: Channels | None = None, colour: Colour = "as_is") -> Transform:
     """Select channels, in the given order, and change red, green and blue to another colour space.
 
     Parameters
     ----------
-    image : ndarray, shape (height, width, channels)
-        Of any number type; uint8, uint16 or float in 0..1 where the colour space is changed.
+    bands : Bands
+        A whole image of any number type; uint8, uint16 or float in 0..1 where the colour space is
+        changed. Nothing is measured on it.
     channels : sequence of int, optional
         Channels to use, counted from 0; all by default.
     colour : {"as_is", "grey", "hsv", "lab"}
         ``grey`` is the luminance of Rec. 709, one channel; ``hsv`` has hue, saturation and value,
         ``lab`` L*, a* and b* (CIE 1976, D65), each filling the range of the number type: hue 0 to 360
-        degrees, L* 0 to 100, a* and b* -128 to 127.
-
-    Returns
-    -------
-    ndarray, shape (height, width, output channels)
-        Of the image's number type; integers are rounded.
+        degrees, L* 0 to 100, a* and b* -128 to 127. The number type stays; integers are rounded.
 
     Raises
     ------
     MicrosegError
-        If the image lacks a channel, has no three for a change of colour, or another number type.
+        When applied, if the image lacks a channel, has no three for a change of colour, or another
+        number type.
     """
+    return functools.partial(_selected, channels=channels, colour=colour)
+
+
+def _selected(image: Array, *, channels: tuple[int, ...] | None, colour: Colour) -> Array:
     chosen = selected(image.shape[-1], channels, colour)
     image = image if channels is None else image[..., list(chosen)]
     if colour == "as_is":
         return image
     top = full_scale(image, f"colour '{colour}'", "leave colour as_is")
-    converted = np.clip(_convert()[colour](image / top), 0.0, 1.0) * top  # rounding may exceed white
+    # A matrix product (BLAS) of many pixels rounds by where in it a pixel lies: each is an image of its own.
+    pixels = (image / top).reshape(-1, 1, 3)
+    converted = np.clip(_convert()[colour](pixels), 0.0, 1.0) * top  # rounding may exceed white
+    converted = converted.reshape(*image.shape[:2], -1)
     return (np.round(converted) if image.dtype.kind == "u" else converted).astype(image.dtype)
 
 
@@ -93,7 +97,7 @@ def full_scale(image: Array, purpose: str, instead: str) -> float:
     return 1.0
 
 
-def _convert() -> dict[str, Callable[[Array], Array]]:
+def _convert() -> dict[str, Transform]:
     from skimage import color  # not before it is needed: what only reads a configuration starts faster
 
     return {

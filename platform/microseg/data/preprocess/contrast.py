@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from microseg.data.preprocess.channels import Array, Colour
+from microseg.data.preprocess.bands import Array, Bands, Transform
+from microseg.data.preprocess.channels import Colour
+from microseg.errors import MicrosegError
 
 _BINS = 256
 _LIGHTNESS = {"hsv": 2, "lab": 0}  # the channel that is no colour
 
 
 def adjust(
-    image: Array,
+    bands: Bands,
     *,
     colour: Colour = "as_is",
     clahe: Annotated[float, Field(ge=1.0, le=256.0)] | None = None,
     gamma: Annotated[float, Field(ge=0.1, le=10.0)] = 1.0,
-) -> Array:
+) -> Transform:
     """Equalise the histogram locally, then raise to a power.
 
     Both work on values of 0..1. Where an image exceeds that, as z-scored ones do, its values from the
@@ -28,8 +31,8 @@ def adjust(
 
     Parameters
     ----------
-    image : ndarray of float32, shape (height, width, channels)
-        A normalised image.
+    bands : Bands
+        A normalised image, float32. Its smallest and largest value are measured.
     colour : {"as_is", "grey", "hsv", "lab"}
         Its colour space. Of ``hsv`` and ``lab`` only value and lightness change. Three channels as
         they are, are taken as red, green and blue: L* of CIE Lab is equalised.
@@ -37,7 +40,7 @@ def adjust(
         Limit of contrast, in multiples of the mean count of a histogram's 256 bins (as in OpenCV and
         albumentations, whose default is 4; of scikit-image's clip limit, 256 times), in parts of 1/8
         of the height and width. What is equalised is first stretched to 0..1, and fills it afterwards:
-        a dim image becomes as bright as any (OpenCV leaves it dim).
+        a dim image becomes as bright as any (OpenCV leaves it dim). Not of windows: see `undivided`.
     gamma : float
         Exponent; below 1 brightens.
 
@@ -46,8 +49,45 @@ def adjust(
     Zuiderveld 1994, Contrast limited adaptive histogram equalization, Graphics Gems IV.
     """
     if clahe is None and gamma == 1.0:
-        return image
-    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
+        return _unchanged
+    extremes = [(float(band.min()), float(band.max())) for band in bands()]
+    low, high = min(0.0, *(low for low, _ in extremes)), max(1.0, *(high for _, high in extremes))
+    return functools.partial(_adjusted, limits=(low, high), colour=colour, clahe=clahe, gamma=gamma)
+
+
+def undivided(preprocess: Transform, bands: Bands) -> Transform:
+    """Return a preprocessing with CLAHE as a function of the whole image alone, which is the only band.
+
+    Raises
+    ------
+    MicrosegError
+        If there is another band; when applied, if the image is of another size.
+    """
+    divided = MicrosegError(
+        "preprocess: clahe equalises by parts of 1/8 of the whole image, so that it cannot be applied to"
+        " windows of a large one; cut the image up, or train with 'percentile' and no clahe"
+    )
+    first, *others = itertools.islice(bands(), 2)
+    if others:
+        raise divided
+    shape = first.shape
+
+    def whole(image: Array) -> Array:
+        if image.shape != shape:
+            raise divided
+        return preprocess(image)
+
+    return whole
+
+
+def _unchanged(image: Array) -> Array:
+    return image
+
+
+def _adjusted(
+    image: Array, *, limits: tuple[float, float], colour: Colour, clahe: float | None, gamma: float
+) -> Array:
+    low, high = limits
     result = ((image - low) / (high - low)).astype(np.float64)
     if clahe is not None:
         result = _equalised(result, colour, clahe / _BINS)
@@ -55,7 +95,7 @@ def adjust(
     return (low + (high - low) * result).astype(np.float32)
 
 
-def _of_lightness(image: Array, colour: Colour, change: Callable[[Array], Array]) -> Array:
+def _of_lightness(image: Array, colour: Colour, change: Transform) -> Array:
     """Apply a function to the channels that are no colour."""
     if colour not in _LIGHTNESS:
         return change(image)

@@ -1,19 +1,22 @@
-"""Intensity normalisation of whole images, to float32."""
+"""Intensity normalisation of whole images, to float32: measured in bands, applied to any window."""
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from microseg.data.preprocess.channels import Array, full_scale
+from microseg.data.preprocess.bands import Array, Bands, Transform, moments
+from microseg.data.preprocess.channels import full_scale
+from microseg.data.preprocess.percentiles import percentiles
 from microseg.errors import MicrosegError
 
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
-def percentile(image: Array, *, low: Percent = 1.0, high: Percent = 99.8, clip: bool = True) -> Array:
+def percentile(bands: Bands, *, low: Percent = 1.0, high: Percent = 99.8, clip: bool = True) -> Transform:
     """Map each channel's low percentile to 0 and its high percentile to 1.
 
     Where the two coincide (a nearly empty field of view), the channel's minimum and maximum take
@@ -21,7 +24,7 @@ def percentile(image: Array, *, low: Percent = 1.0, high: Percent = 99.8, clip: 
 
     Parameters
     ----------
-    image : ndarray, shape (height, width, channels)
+    bands : Bands
         A whole image of any number type.
     low, high : float
         Percentiles, 0 to 100, of the channel's pixels.
@@ -35,44 +38,44 @@ def percentile(image: Array, *, low: Percent = 1.0, high: Percent = 99.8, clip: 
     """
     if low >= high:
         raise MicrosegError(f"preprocess 'percentile': low is {low}, high is {high}; low must be below high")
-    bottom, top = np.percentile(image, [low, high], axis=(0, 1))
+    smallest, bottom, top, largest = percentiles(bands, (0.0, low, high, 100.0))
     flat = top <= bottom
-    bottom = np.where(flat, image.min(axis=(0, 1)), bottom)
-    top = np.where(flat, image.max(axis=(0, 1)), top)
-    scaled = _standardise(image, bottom, top - bottom)
-    return np.clip(scaled, 0.0, 1.0) if clip else scaled
+    bottom, top = np.where(flat, smallest, bottom), np.where(flat, largest, top)
+    return functools.partial(_standardised, centre=bottom, spread=top - bottom, clip=clip)
 
 
-def scale(image: Array, *, maximum: Annotated[float, Field(gt=0.0)] | None = None) -> Array:
+def scale(bands: Bands, *, maximum: Annotated[float, Field(gt=0.0)] | None = None) -> Transform:
     """Divide by the largest value of the number type: 255 or 65535; float images must lie in 0..1.
 
     Parameters
     ----------
-    image : ndarray, shape (height, width, channels)
-        A whole image, uint8, uint16 or float; of any number type where ``maximum`` is given.
+    bands : Bands
+        A whole image, uint8, uint16 or float; of any number type where ``maximum`` is given. Nothing is
+        measured on it.
     maximum : float, optional
         Divide by this number instead: 4095 for 12 bits, 1 to give the network 0 to 255.
 
     Raises
     ------
     MicrosegError
-        If the image has values outside 0..1 in float, or another number type, and no maximum is given.
+        When applied, if there are values outside 0..1 in float, or another number type, and no maximum
+        is given.
     """
+    return functools.partial(_scaled, maximum=maximum)
+
+
+def zscore(bands: Bands) -> Transform:
+    """Subtract each channel's mean and divide by its standard deviation; a constant channel becomes 0."""
+    mean, deviation = moments(bands)
+    return functools.partial(_standardised, centre=mean, spread=deviation, clip=False)
+
+
+def _scaled(image: Array, *, maximum: float | None) -> Array:
     top = maximum or full_scale(image, "'scale'", "state its maximum, or use 'percentile'")
     return image.astype(np.float32) / np.float32(top)
 
 
-def zscore(image: Array) -> Array:
-    """Subtract each channel's mean and divide by its standard deviation; a constant channel becomes 0."""
-    wide = image.astype(np.float64)
-    mean, deviation = wide.mean(axis=(0, 1)), wide.std(axis=(0, 1))
-    constant = image.min(axis=(0, 1)) == image.max(axis=(0, 1))
-    # The rounded mean of equal numbers may differ from them: constant is decided on the values.
-    return _standardise(
-        image, np.where(constant, image.min(axis=(0, 1)), mean), np.where(constant, 0.0, deviation)
-    )
-
-
-def _standardise(image: Array, centre: Array, spread: Array) -> Array:
+def _standardised(image: Array, *, centre: Array, spread: Array, clip: bool) -> Array:
     safe = np.where(spread > 0, spread, 1.0)
-    return ((image.astype(np.float64) - centre) / safe).astype(np.float32)
+    result = ((image.astype(np.float64) - centre) / safe).astype(np.float32)
+    return np.clip(result, 0.0, 1.0) if clip else result
