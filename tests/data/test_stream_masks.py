@@ -15,7 +15,7 @@ import tifffile
 import zarr
 from zarr.storage import _local
 
-from microseg.data.streams import MaskStore, open_stream, store, write_ome_tiff
+from microseg.data.streams import MaskStore, is_finished, open_stream, store, write_ome_tiff
 from microseg.errors import MicrosegError
 
 ORIGIN = {"model": "cells/3", "image": "sha256:ab", "options": {"tta": True, "spacing": (1, 2)}}
@@ -99,6 +99,10 @@ def test_metadata_has_what_ngff_requires(tmp_path, image, ngff):
         {"path": path, "coordinateTransformations": [{"type": "scale", "scale": [4.0, 2.0, size, size]}]}
         for path, size in (("0", 0.5), ("1", 1.0), ("2", 2.0))
     ]
+    for array in zarr.open_group(mask.target, mode="r").arrays():
+        assert getattr(array[1].metadata, "dimension_names", None) == (
+            ("t", "z", "y", "x") if ngff == "0.5" else None
+        )
     assert attributes["microseg"]["origin"] == json.loads(json.dumps(ORIGIN))
 
 
@@ -187,6 +191,21 @@ def test_an_older_mask_is_replaced(tmp_path, image):
         mask.finish()
     assert zarr.open_group(tmp_path / "mask.ome.zarr", mode="r")["0"][0, 0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.ome.tif", "mask.ome.zarr"]
+
+
+def test_a_finished_mask_is_known_by_its_origin(tmp_path, image):
+    target = tmp_path / "mask.ome.zarr"
+    mask = MaskStore.open(target, image(40, 40), np.uint8, ORIGIN)
+    fill(mask, np.zeros((40, 40), np.uint8))
+    assert not is_finished(target, ORIGIN)
+    mask.finish()
+    assert is_finished(target, ORIGIN)
+    assert not is_finished(target, ORIGIN | {"model": "cells/4"})
+
+
+def test_a_mask_that_is_not_wanted_any_more_is_removed(tmp_path, image):
+    MaskStore.open(tmp_path / "mask.ome.zarr", image(40, 40), np.uint8, ORIGIN).discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["image.ome.tif"]
 
 
 def test_a_finish_that_was_interrupted_is_done_again(tmp_path, image, monkeypatch):

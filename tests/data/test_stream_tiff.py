@@ -1,6 +1,7 @@
 """TIFF files read in windows, against tifffile's and our own decoding of the whole."""
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -174,6 +175,35 @@ def test_what_is_kept_is_bounded(tmp_path, monkeypatch):
         assert sum(held) == stream._kept_bytes
 
 
+ONE_PART = {"compression": "zlib", "rowsperstrip": 9 * HEIGHT}
+PARTS = {
+    "strip": (pixels(), {}),
+    "predictor, big endian": (pixels(), {"predictor": True, "byteorder": ">"}),
+    "float32": (pixels(dtype=np.float32), {"predictor": True}),
+    "PackBits": (pixels(), {"compression": "packbits"}),
+    "planes of colours": (pixels(3), {"photometric": "rgb", "planarconfig": "separate"}),
+    "pages of channels": (pixels(4), {"ome": True, "metadata": {"axes": "CYX"}}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_memory_stays_within_what_is_said(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(image, "CACHE", 0)
+    array, options = PARTS[name]
+    array = np.kron(array, np.ones((9, 9), array.dtype))
+    tifffile.imwrite(tmp_path / "part.tif", array, **(ONE_PART | options))
+    with open_stream(tmp_path / "part.tif") as stream:
+        assert stream.chunk_bytes == array.nbytes
+        stream.read(slice(0, 1), slice(0, 1))
+        tracemalloc.start()
+        stream.read(slice(0, 9), slice(0, 9))
+        stream._kept.clear()  # so that the part is decoded again
+        stream.read(slice(9, 18), slice(0, 9))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < stream.memory + (tmp_path / "part.tif").stat().st_size
+
+
 SIZES = {
     "OME": (
         {"ome": True, "metadata": {"PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25}},
@@ -280,6 +310,30 @@ def test_a_stack_in_one_piece_that_ends_early_is_refused_at_once(tmp_path):
     (tmp_path / "cut.tif").write_bytes(data[: len(data) - 3 * HEIGHT * WIDTH * 2])
     with pytest.raises(MicrosegError, match=r"cut\.tif: .*ends before its pixels do"):
         open_stream(tmp_path / "cut.tif")
+
+
+def test_tiles_that_were_never_written_are_empty(tmp_path):
+    tiles = (np.full((32, 16), 7, np.uint16) if number % 2 == 0 else None for number in range(3 * 4))
+    tifffile.imwrite(
+        tmp_path / "sparse.tif", tiles, shape=(HEIGHT, WIDTH), dtype=np.uint16, compression="zlib", **TILES
+    )
+    with open_stream(tmp_path / "sparse.tif") as stream:
+        window = stream.read(slice(None), slice(None))
+    assert np.array_equal(window, decode_image((tmp_path / "sparse.tif").read_bytes(), "image"))
+    assert set(np.unique(window)) == {0, 7}
+
+
+def test_an_image_in_several_files_is_refused(tmp_path):
+    for name in ("a.ome.tif", "b.ome.tif"):
+        tifffile.imwrite(tmp_path / name, pixels(), metadata={"axes": "YX"})
+    text = tifffile.tiffcomment(tmp_path / "a.ome.tif").replace('SizeZ="1"', 'SizeZ="2"')
+    identifier = text.partition('UUID="')[2].partition('"')[0]
+    data = '<TiffData FirstZ="{}" IFD="0" PlaneCount="1"><UUID FileName="{}">{}</UUID></TiffData>'
+    parts = data.format(0, "a.ome.tif", identifier) + data.format(1, "b.ome.tif", "urn:uuid:b")
+    text = text.replace('<TiffData IFD="0" PlaneCount="1"/>', parts)
+    tifffile.tiffcomment(tmp_path / "a.ome.tif", text.encode())
+    with pytest.raises(MicrosegError, match="one in several files; save the wanted one alone"):
+        open_stream(tmp_path / "a.ome.tif")
 
 
 def test_a_damaged_tile_is_refused_where_it_is(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,8 @@ class ImageStream:
         See `Facts`.
     ngff : str or None
         See `Facts`.
+    block : tuple of int
+        Height and width of the parts of the file that are decoded alone.
     chunk_bytes : int
         What decoding the smallest readable part of the file holds: a chunk, tile or strip.
     """
@@ -86,10 +89,12 @@ class ImageStream:
         self.planes = dict(blocks.planes)
         self.scale = dict(blocks.facts.scale)
         self.ngff = blocks.facts.ngff
+        self.block = blocks.block
         self.chunk_bytes = blocks.decoded
         self._blocks = blocks
         self._kept: OrderedDict[tuple[Plane, int, int], Array] = OrderedDict()
         self._kept_bytes = 0
+        self._block_bytes = math.prod(blocks.block) * blocks.shape[2] * blocks.dtype.itemsize
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -108,8 +113,11 @@ class ImageStream:
 
     @property
     def memory(self) -> int:
-        """Bytes that reading holds at most beside the window: a part being decoded, and those kept."""
-        return 2 * self.chunk_bytes + CACHE
+        """Bytes that reading holds at most beside the window and what one part takes compressed.
+
+        Those are the parts kept, and one that is decoded, joined and brought into native byte order.
+        """
+        return CACHE + 3 * self.chunk_bytes
 
     def read(self, rows: slice, columns: slice, plane: Plane = ()) -> Array:
         """Read a window.
@@ -163,10 +171,10 @@ class ImageStream:
     def _block(self, plane: Plane, row: int, column: int) -> Array:
         key = plane, row, column
         if key not in self._kept:
+            while self._kept and self._kept_bytes + self._block_bytes > CACHE:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             self._kept[key] = self._decode(key)
             self._kept_bytes += self._kept[key].nbytes
-            while self._kept_bytes > CACHE and len(self._kept) > 1:
-                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
         self._kept.move_to_end(key)
         return self._kept[key]
 

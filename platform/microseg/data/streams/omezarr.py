@@ -15,12 +15,12 @@ from microseg.data.streams.image import Facts, Plane
 from microseg.data.streams.ngff import ome_attributes, read_multiscales
 from microseg.errors import MicrosegError
 
-_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def is_zarr(folder: Path) -> bool:
     """Say whether a folder is a group or an array of Zarr."""
-    return any((folder / mark).is_file() for mark in _MARKS)
+    return any((folder / mark).is_file() for mark in ZARR_MARKS)
 
 
 class ZarrBlocks:

@@ -77,7 +77,7 @@ class MaskStore:
             mask's attributes.
         """
         facts: dict[str, Any] = {
-            "origin": json.loads(json.dumps(origin)),  # as it will be read back: lists for tuples
+            "origin": _as_json(origin),
             "name": target.name.removesuffix(".zarr").removesuffix(".ome"),
             "planes": like.planes,
             "scale": like.scale,
@@ -143,17 +143,23 @@ class MaskStore:
                 f"{self.target}: {missing} of {self.array.nchunks} blocks are missing; resume it"
             )
         group = zarr.open_group(self._folder, mode="r+", use_consolidated=False)
+        axes = [*self.planes, "y", "x"]
         levels = [self.array]
         while min(levels[-1].shape[-2:]) >= CHUNK:
-            levels.append(_halved(group, levels[-1], str(len(levels))))
-        axes = "".join([*self.planes, "yx"])
+            levels.append(_halved(group, levels[-1], str(len(levels)), axes))
         facts = self._facts
-        attributes = label_attributes(facts["name"], axes, facts["scale"], len(levels), facts["ngff"])
+        attributes = label_attributes(
+            facts["name"], "".join(axes), facts["scale"], len(levels), facts["ngff"]
+        )
         group.update_attributes(attributes)
         for partial in self._folder.rglob("*.partial"):  # of processes that were killed
             partial.unlink()
         _replace(self._folder, self.target)
         return self.target
+
+    def discard(self) -> None:
+        """Remove it: what it was wanted for is done."""
+        _discard(self._folder)
 
     def _file(self, chunk: tuple[int, ...]) -> Path:
         return self._folder / "0" / str(self.array.metadata.encode_chunk_key(chunk))
@@ -188,6 +194,16 @@ class PlaneArray:
         self._array[(*self._plane, *window)] = values
 
 
+def is_finished(target: Path, origin: dict[str, Any]) -> bool:
+    """Say whether a mask is whole and was made of the same image in the same way, see `MaskStore.open`."""
+    return (_facts_of(target) or {}).get("origin") == _as_json(origin)
+
+
+def _as_json(origin: dict[str, Any]) -> Any:
+    """Return it as it will be read back: with lists for tuples."""
+    return json.loads(json.dumps(origin))
+
+
 def _unfinished(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
@@ -203,11 +219,11 @@ def _facts_of(folder: Path) -> Any:
 def _create(folder: Path, facts: dict[str, Any]) -> Path:
     zarr_format: Literal[2, 3] = 3 if facts["ngff"] == "0.5" else 2
     group = zarr.create_group(folder, zarr_format=zarr_format, attributes={_UNFINISHED: facts})
-    _add_array(group, "0", tuple(facts["shape"]), facts["dtype"])
+    _add_array(group, "0", tuple(facts["shape"]), facts["dtype"], [*facts["planes"], "y", "x"])
     return folder
 
 
-def _add_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+def _add_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, axes: list[str]) -> Any:
     """Create an array of blocks of one plane each."""
     version = group.metadata.zarr_format
     array = group.create_array(
@@ -217,15 +233,16 @@ def _add_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any)
         dtype=dtype,
         fill_value=0,
         chunk_key_encoding={"name": "default" if version == 3 else "v2", "separator": "/"},
+        dimension_names=axes if version == 3 else None,  # NGFF 0.5 requires them; Zarr 2 has none
         overwrite=True,
     )
     return array.with_config(_WRITE_ALL)
 
 
-def _halved(group: zarr.Group, finer: Any, name: str) -> Any:
+def _halved(group: zarr.Group, finer: Any, name: str, axes: list[str]) -> Any:
     """Add a level with every second pixel, block by block."""
     shape = (*finer.shape[:-2], *(math.ceil(side / 2) for side in finer.shape[-2:]))
-    level = _add_array(group, name, shape, finer.dtype)
+    level = _add_array(group, name, shape, finer.dtype, axes)
     for plane, rows, columns in blocks(shape):
         twice = tuple(slice(2 * side.start, 2 * side.stop, 2) for side in (rows, columns))
         level[(*plane, rows, columns)] = finer[(*plane, *twice)]
