@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+import tracemalloc
 import zlib
 
 import imagecodecs
@@ -130,6 +131,51 @@ def test_a_large_image_inside_a_tiff_is_refused_whatever_the_tiff_announces():
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.zeros((90, 70), np.uint8), compression="jpeg", tile=(64, 64))
     assert decode(encoded(buffer.getvalue())).shape == (90, 70, 1)
+
+
+def run_lengths(zeros):
+    """Encode zeros as PackBits does; imagecodecs takes minutes for 30 MB."""
+    return b"\x81\0" * (len(zeros) // 128)
+
+
+@pytest.mark.parametrize("compression", ["packbits", "zlib", "lzw", "lzma", "zstd"])
+def test_a_strip_is_decoded_to_what_the_header_states_and_no_further(compression):
+    """Of 30 MB behind the pixels nothing is decoded; of pixels that are missing, no memory is filled."""
+    encode = run_lengths if compression == "packbits" else getattr(imagecodecs, f"{compression}_encode")
+    limits, text = Limits(pixels=10_000), tiff_of(encode(bytes(30_000_000)), compression)
+    tracemalloc.start()
+    try:
+        decode(text, None, limits)
+    except MicrosegError as error:
+        assert "damaged" in str(error)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000
+    with pytest.raises(MicrosegError, match="damaged"):
+        decode(tiff_of(encode(bytes(128)), compression), None, limits)
+
+
+def tiled(shape, tile, **options):
+    """A TIFF of zeros in tiles, whose compressed data are a few bytes."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros(shape, np.uint8), tile=tile, compression="zstd", **options)
+    return encoded(buffer.getvalue())
+
+
+def test_tiles_count_whole_however_small_the_image_is():
+    """A file of 33 KB with a tile of 32768 x 32768 pixels took 1 GB for an image of 64 x 64."""
+    limits = Limits(pixels=2 * 64**2)
+    for shape, tile, options in [
+        ((10, 10), (128, 128), {}),
+        ((10, 65), (128, 64), {}),
+        ((10, 10, 3), (128, 128), {"photometric": "rgb"}),
+        ((3, 10, 10), (128, 128), {"photometric": "rgb", "planarconfig": "separate"}),
+        ((4, 10, 10), (64, 64), {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "ome": True}),
+    ]:
+        with pytest.raises(MicrosegError, match="more than 8192 pixels"):
+            decode(tiled(shape, tile, **options), None, limits)
+    assert decode(tiled((10, 65), (64, 64)), None, limits).shape == (10, 65, 1)
+    assert decode(tiled((64, 128, 3), (64, 64), photometric="rgb"), None, limits).shape == (64, 128, 3)
 
 
 def whole_png():

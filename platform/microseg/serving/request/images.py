@@ -5,38 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
-import struct
-import sys
-import tokenize
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from microseg.data.images import decode_image
 from microseg.errors import MicrosegError
 from microseg.serving.encoding import NPY
 from microseg.serving.request.limits import DEFAULT, Limits
-
-_TIFF = (b"II", b"MM")
-# Compressions whose decoder fills the array that the header states, and no more: none, CCITT, LZW, deflate,
-# PackBits, LZMA, Zstandard.
-_PLAIN = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
-# What reading the header of a damaged file raises, found by damaging real ones.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    struct.error,
-    tokenize.TokenError,  # NumPy reads its header as Python source
-    tifffile.TiffFileError,
-)
+from microseg.serving.request.png import check_surplus, pixels_alone
+from microseg.serving.request.sizes import DAMAGE, announced, array_pixels, npy_header
 
 
 def decode(
@@ -80,8 +59,10 @@ def decode_file(data: bytes, axes: str | None, limits: Limits, used: int) -> NDA
     MicrosegError
         As `decode`.
     """
+    data = pixels_alone(data)
     # The size is read from the header first: a small file can decode to more than the memory.
-    _check_size(_announced(data), limits, used)
+    _check_size(announced(data), limits, used)
+    check_surplus(data)
     return _load_npy(data) if data.startswith(NPY) else decode_image(data, "the image", axes)
 
 
@@ -107,7 +88,7 @@ def from_numbers(numbers: Any, dtype: str, limits: Limits, used: int) -> NDArray
     except (ValueError, OverflowError) as error:
         raise MicrosegError("the tensor's lists differ in length; give (height, width, channels)") from error
     _check_array(array.shape, array.dtype, "the tensor holds")
-    _check_size(_array_pixels(array.shape), limits, used)
+    _check_size(array_pixels(array.shape), limits, used)
     if dtype != "float32":
         top = np.iinfo(dtype).max
         if array.dtype.kind == "f" or array.min(initial=0) < 0 or array.max(initial=0) > top:
@@ -120,63 +101,12 @@ def _check_size(pixels: int, limits: Limits, used: int) -> None:
         raise MicrosegError(limits.exceeded)
 
 
-def _announced(data: bytes) -> int:
-    """Return how many pixels a file's header announces; a damaged header is left to the decoder to refuse."""
-    try:
-        if data.startswith(NPY):
-            return _array_pixels(_npy_header(data)[0])
-        if data.startswith(_TIFF):
-            with tifffile.TiffFile(io.BytesIO(data)) as tif:
-                channels = tif.pages.first.samplesperpixel
-                stated = sum(_pixels(series.shape, channels) for series in tif.series)
-                return max(stated, sum(_within(page, data) for page in tif.pages))
-        with Image.open(io.BytesIO(data)) as image:
-            return image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return sys.maxsize  # more than any limit, and Pillow does not say how many
-    except _DAMAGE:
-        return 0
-
-
-def _within(page: Any, data: bytes) -> int:
-    """Return the pixels of the JPEG or other images that a TIFF page consists of: each has its own size."""
-    if page.compression in _PLAIN:
-        return 0
-    total = 0
-    for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
-        try:
-            with Image.open(io.BytesIO(data[start : start + length])) as part:
-                total += part.width * part.height
-        except UnidentifiedImageError as error:
-            name = getattr(page.compression, "name", page.compression)
-            raise MicrosegError(
-                f"the image is a TIFF compressed as {name}; save it with LZW or as PNG"
-            ) from error
-    return total
-
-
-def _pixels(shape: tuple[int, ...], channels: int) -> int:
-    """Count an array's pixels; channels beyond four count as pixels, as they fill the memory too."""
-    return math.prod(shape) // max(1, min(channels, 4))
-
-
-def _array_pixels(shape: tuple[int, ...]) -> int:
-    return _pixels(shape, shape[2] if len(shape) == 3 else 1)
-
-
-def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
-
-
 def _load_npy(data: bytes) -> NDArray[np.generic]:
     try:
-        shape, _, dtype = _npy_header(data)
+        shape, _, dtype = npy_header(data)
         _check_array(shape, dtype, "the image is an NPY array of")
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise MicrosegError("the image is a damaged NPY file; save it anew") from error
     return _with_channels(np.asarray(array, dtype if dtype in (np.uint8, np.uint16) else np.float32))
 
