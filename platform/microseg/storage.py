@@ -111,6 +111,31 @@ def fetch(uri: str, into: Path) -> Path:
     return target
 
 
+def fetch_folder(uri: str, into: Path) -> Path:
+    """Download all objects under a prefix, with the folders between, and return the folder.
+
+    Parameters
+    ----------
+    uri : str
+        An ``s3://`` URI of a folder, which keeps its name.
+    into : Path
+        Where it goes.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no such folder or the server cannot be used.
+    """
+    bucket, key = _address(uri.rstrip("/"), needs_key=True)
+    target = into / PurePosixPath(key).name
+    with _explained(uri):
+        for name in _keys(bucket, f"{key}/", ""):
+            file = target / name.removeprefix(f"{key}/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _client().download_file(bucket, name, str(file))
+    return target
+
+
 def size(uri: str) -> int:
     """Return the bytes of one object, without downloading it.
 
@@ -156,6 +181,26 @@ def store(path: Path, uri: str) -> None:
         raise MicrosegError(f"{target}: cannot be written ({error.strerror})") from error
 
 
+def store_folder(path: Path, uri: str) -> None:
+    """Upload a folder; the files directly in it come last, as they say that the rest is whole.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to copy.
+    uri : str
+        An ``s3://`` URI.
+
+    Raises
+    ------
+    MicrosegError
+        If the server cannot be used.
+    """
+    files = [file for file in path.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: (file.parent == path, file)):
+        store(file, f"{uri}/{file.relative_to(path).as_posix()}")
+
+
 def _copy(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".store-") as folder:
@@ -189,9 +234,10 @@ def _remote_listing(uri: str) -> list[str]:
     return [f"s3://{bucket}/{name}" for name in sorted(found)]
 
 
-def _keys(bucket: str, prefix: str) -> list[str]:
-    """Return the keys with a prefix and no further slash; some servers list a marker for the folder."""
-    pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+def _keys(bucket: str, prefix: str, delimiter: str = "/") -> list[str]:
+    """Return the keys with a prefix and no further delimiter; some servers list a marker for the folder."""
+    paginator = _client().get_paginator("list_objects_v2")
+    pages = paginator.paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
     return [
         entry["Key"]
         for page in pages

@@ -18,7 +18,7 @@ from microseg.data.synthetic import write_demo
 from microseg.errors import MicrosegError
 from microseg.importing import IMPORTED, OPTIMISTIC, ImportRequest, import_model
 from microseg.reproduction import reproduce
-from microseg.serving.batch import load_segmenter, predict_folder
+from microseg.serving.batch import PredictOptions, load_segmenter, predict_folder
 from microseg.tracking import tree
 
 
@@ -139,7 +139,7 @@ def test_the_candidate_predicts_objects_with_the_parameters_that_were_searched(l
     )
     study = report.find_study(lab.client, "import-old.h5")
     assert study.data.metrics["best/ap50"] >= study.data.metrics.get("cv/ap50_mean", 0)
-    done = predict_folder(uri, str(lab.data / "images"), str(tmp_path / "out"), instances=True)
+    done = predict_folder(uri, str(lab.data / "images"), str(tmp_path / "out"), PredictOptions(instances=True))
     assert not done.failed
     rows = list(csv.DictReader((tmp_path / "out" / "objects.csv").read_text().splitlines()))
     assert len(rows) == done.objects > 8

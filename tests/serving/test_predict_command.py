@@ -7,10 +7,10 @@ from numpy.testing import assert_array_equal
 
 from microseg import cli
 from microseg.data.images import read_labels, write_image
-from microseg.serving import batch
+from microseg.serving.batch import folder as batch
 from microseg.serving.card import Tiling
 from microseg.serving.segmenter import Segmenter
-from microseg.serving.unlike import appearance, differences
+from microseg.serving.unlike import appearance, differences, look
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_images_unlike_those_of_the_training_are_named_and_predicted(
     assert (code, err) == (0, "")
     assert len(list((tmp_path / "out").iterdir())) == 8
     said = [line for line in out.splitlines() if line.startswith("unlike the training images")]
-    sentences = "; ".join(differences(known.appearance, image // 40))
+    sentences = "; ".join(differences(known.appearance, look(image // 40)))
     assert sentences
     assert said[:5] == [
         f"unlike the training images  {tmp_path}/in/dim{n}.png: {sentences}" for n in range(5)

@@ -83,13 +83,13 @@ def test_any_number_of_tiles_at_once_gives_the_same(build, tmp_path, image, monk
 def test_the_number_of_tiles_is_measured_on_the_first_large_image_only(build, tmp_path, image, monkeypatch):
     sizes, measured = [], []
 
-    def tiled(image, predict, *, grid, batch_size):
+    def tiled(image, predict, *, grid, batch_size, fixed):
         sizes.append(batch_size)
         return np.zeros((*image.shape[:2], 1), np.float32)
 
     monkeypatch.delenv("MICROSEG_BATCH_SIZE", raising=False)
     monkeypatch.setattr(module, "predict_tiled", tiled)
-    monkeypatch.setattr(module, "fastest_batch_size", lambda _, tile: measured.append(tile.shape) or 2)
+    monkeypatch.setattr(module, "fastest_batch_size", lambda _, tile, room: measured.append(tile.shape) or 2)
     monkeypatch.setattr(module, "is_large", lambda shape, tile: shape[0] in (20, 50))
     segmenter = Segmenter(build.save(tmp_path / "model", [build.network(1)], build.card()))
     for height in (40, 20, 40, 50):  # a large image may be narrower than a tile

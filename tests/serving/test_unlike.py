@@ -26,7 +26,7 @@ SEEN = appearance(cells(seed) for seed in range(12))
 
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_an_image_like_the_training_images_is_answered_without_a_word(seed):
-    assert differences(SEEN, cells(seed)) == []
+    assert differences(SEEN, look(cells(seed))) == []
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_image_like_the_training_images_is_answered_without_a_word(seed):
     ids=["another number type", "0 to 1", "offset", "blurred", "noisy", "empty"],
 )
 def test_an_image_unlike_them_is_said_to_be_in_one_sentence(changed, words):
-    sentences = differences(SEEN, changed(cells(100)))
+    sentences = differences(SEEN, look(changed(cells(100))))
     assert any(words in sentence for sentence in sentences)
     assert not any("\n" in sentence for sentence in sentences)
 
@@ -98,6 +98,6 @@ def test_real_images_of_the_same_kind_pass_and_blurred_ones_do_not(real_data):
     files = sorted((real_data("afm_astrocyte") / "images").glob("*"))[:30]
     images = [read_image([file]) for file in files]
     seen = appearance(images[::2])
-    assert sum(bool(differences(seen, image)) for image in images[1::2]) <= 1
+    assert sum(bool(differences(seen, look(image))) for image in images[1::2]) <= 1
     for image in images[1::2]:
-        assert differences(seen, ndimage.gaussian_filter(image.astype(np.float32), (4, 4, 0)))
+        assert differences(seen, look(ndimage.gaussian_filter(image.astype(np.float32), (4, 4, 0))))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -18,6 +18,9 @@ from microseg.config import Component, parse
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
 from microseg.runtime import load_tensorflow
+
+if TYPE_CHECKING:
+    from microseg.serving.batch import PredictSummary
 
 _SHOWN = 5  # images that are unlike the training's; the rest is counted
 
@@ -103,7 +106,7 @@ def rollback(model: Annotated[str, typer.Option(help="Name of the registered mod
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def _progress() -> Iterator[Callable[[float, int], None]]:
     """Show how many images are done, on standard error, where a person looks at it."""
     from rich.console import Console
     from rich.progress import Progress
@@ -117,13 +120,12 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 @app.command()
 def predict(
     model: Annotated[str, typer.Option(help="Model to use, such as models:/NAME@champion.")],
-    input: Annotated[str, typer.Option(help="Image, folder of images, or s3:// address.")],
+    input: Annotated[str, typer.Option(help="Image, OME-Zarr, folder of images, or s3:// address.")],
     output: Annotated[str, typer.Option(help="Folder or s3:// address to write the masks to.")],
     instances: Annotated[
         bool,
         typer.Option(
-            "--instances",
-            help="Write numbered objects (16-bit PNG) as the masks, and their measurements as objects.csv.",
+            "--instances", help="Write numbered objects as the masks, and their measurements as objects.csv."
         ),
     ] = False,
     tta: Annotated[
@@ -132,18 +134,50 @@ def predict(
             "--tta", help="Average over 8 turned and mirrored views: steadier, and 8 times as slow."
         ),
     ] = False,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Of the masks: png, ome-tiff, ome-zarr; auto: the latter for OME-Zarr, else PNG if it fits."
+        ),
+    ] = "auto",
+    max_memory: Annotated[
+        str, typer.Option(help="What the process may hold, such as 4GiB; images are then read in strips.")
+    ] = "",
+    skip_flat: Annotated[
+        float,
+        typer.Option(
+            help="Take tiles for background whose preprocessed values are less than this apart; 0: none.",
+            min=0.0,
+        ),
+    ] = 0.0,
+    axes: Annotated[
+        str, typer.Option(help="Order of the axes of multi-page TIFF files, such as TZCYX.")
+    ] = "",
 ) -> None:
-    """Write a mask for every image, through the registered model."""
+    """Write a mask for every image, of any size, through the registered model."""
     load_tensorflow()
-    from microseg.serving.batch import predict_folder
+    from microseg.serving.batch import PredictOptions, predict_folder
     from microseg.tracking import store
 
+    given = {"max_memory": max_memory or None, "axes": axes or None, "format": format}
+    values = {"instances": instances, "tta": tta, "skip_flat": skip_flat, **given}
+    options = parse(PredictOptions, values, "predict")
     store.connect()
     with _progress() as progress:
-        done = predict_folder(model, input, output, instances=instances, tta=tta, progress=progress)
+        done = predict_folder(model, input, output, options, progress, say)
+    _predicted(done, output)
+
+
+def _predicted(done: PredictSummary, output: str) -> None:
+    """Say what was written and what is to be known about it; end with 2 where an image failed."""
     speed = f"{done.megapixels:.1f} megapixels, {done.megapixels_per_second:.2f} megapixels/s"
     found = "" if done.objects is None else f" with {done.objects} objects, measured in objects.csv,"
     say(f"wrote {len(done.masks)} masks{found} to {output} ({speed})")
+    for image, share in done.resumed.items():
+        say(f"resumed  {image}: {share:.0%} was done before")
+    for image, objects in done.larger.items():
+        where = f"in pieces of foreground larger than the halo of {done.halo} pixels"
+        say(f"note   {image}: {objects} objects lie {where}; one piece might divide them otherwise")
     if done.seams:
         say(f"note   {done.seams}")
     for image, sentences in itertools.islice(done.unlike.items(), _SHOWN):

@@ -69,6 +69,26 @@ def content_hash(parts: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
+def identity(path: Path) -> str:
+    """Return what tells a file, or a folder of files, from another of the same name.
+
+    Returns
+    -------
+    str
+        The sha256 (hex) of a file's content; of a folder, that of its files' names, sizes and times of
+        change, as it may hold a million of them.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = (
+            f"{file.relative_to(path).as_posix()} {stat.st_size} {stat.st_mtime_ns}"
+            for file, stat in ((file, file.stat()) for file in files)
+        )
+        return content_hash(line.encode() for line in lines)
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def absolute(path: Path) -> Path:
     """Make a path absolute and free of ``..`` without following links, whose targets may lack the suffix."""
     return Path(os.path.abspath(path))  # noqa: PTH100

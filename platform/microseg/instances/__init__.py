@@ -16,12 +16,13 @@ from microseg.instances.methods import (
     method_of,
     watershed,
 )
-from microseg.instances.table import Table, measure_blocks, measurements
+from microseg.instances.table import IN_MICROMETRES, Table, measure_blocks, measurements
 
 __all__ = [
     "BLOCK",
     "HALO",
     "INSTANCES",
+    "IN_MICROMETRES",
     "Labels",
     "Method",
     "Probability",

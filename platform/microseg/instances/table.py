@@ -21,6 +21,9 @@ Labelled = NDArray[np.integer]
 # and the mean of every channel.
 Moments = NDArray[np.float64]
 
+# Columns that a table has only where the pixel size is known.
+IN_MICROMETRES = ("area_um2", "centroid_y_um", "centroid_x_um", "equivalent_diameter_um")
+
 _LABEL, _AREA, _MEANS, _SQUARES, _CHANNELS = 0, 1, slice(2, 4), slice(4, 7), 7
 
 
@@ -145,9 +148,8 @@ def _columns(moments: Moments, pixel_size_um: float | None) -> Table:
     for number, values in enumerate(intensities, start=1):
         columns["mean_intensity" if len(intensities) == 1 else f"mean_intensity_{number}"] = values
     if pixel_size_um:
-        columns["area_um2"] = areas * pixel_size_um**2
-        columns["centroid_y_um"], columns["centroid_x_um"] = mean_y * pixel_size_um, mean_x * pixel_size_um
-        columns["equivalent_diameter_um"] = diameters * pixel_size_um
+        lengths = (mean_y * pixel_size_um, mean_x * pixel_size_um, diameters * pixel_size_um)
+        columns |= dict(zip(IN_MICROMETRES, (areas * pixel_size_um**2, *lengths), strict=True))
     return {name: values.tolist() for name, values in columns.items()}
 
 

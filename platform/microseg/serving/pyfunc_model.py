@@ -26,7 +26,7 @@ from microseg.serving.request import (
     read,
 )
 from microseg.serving.segmenter import Segmenter, to_mask
-from microseg.serving.unlike import differences, scale_difference
+from microseg.serving.unlike import differences, look, scale_difference
 
 ARTIFACT = "model"
 
@@ -107,7 +107,7 @@ class SegmentationModel(PythonModel):
 
     def _warnings(self, request: ImageRequest, image: NDArray[np.generic]) -> list[str]:
         card = self.segmenter.card
-        unlike = differences(card.appearance, image) if card.appearance else []
+        unlike = differences(card.appearance, look(image)) if card.appearance else []
         return [*unlike, *scale_difference(card.pixel_size_um, request.pixel_size_um)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ from skimage import measure
 
 from microseg import runtime
 from microseg.components import bind
-from microseg.data.preprocess import PREPROCESSING
+from microseg.data.files import content_hash
+from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError
-from microseg.instances import Labels, label_objects
+from microseg.instances import Labels, Method, label_objects, method_of
 from microseg.models import grid_of, load_saved
-from microseg.serving.card import ModelCard
-from microseg.serving.speed import fastest_batch_size, fixed_batch_size, is_large
+from microseg.serving.background import skipping_flat
+from microseg.serving.card import CARD, ModelCard
+from microseg.serving.speed import Room, fastest_batch_size, fixed_batch_size, is_large, unlimited
 from microseg.serving.symmetries import over_symmetries
-from microseg.tiling import predict_tiled
+from microseg.tiling import Grid, Predict, Region, Sliced, predict_region, predict_tiled
 
 Image = NDArray[np.generic]
 Probability = NDArray[np.float32]
@@ -70,6 +74,7 @@ class Segmenter:
         self._members = [_load(path) for path in sorted(directory.glob(MEMBERS))]
         if not self._members:
             raise MicrosegError(f"{directory}: no {MEMBERS} file; this is not a complete microseg model")
+        self._directory = directory
         self._preprocess = bind(self.card.config.preprocess, PREPROCESSING, "preprocess")
         # A model server calls from several threads; one image at a time keeps the memory flat.
         self._lock = threading.Lock()
@@ -103,22 +108,112 @@ class Segmenter:
         with self._lock:
             return predict_tiled(
                 prepared,
-                over_symmetries(self._predict) if tta else self._predict,
-                grid=grid_of(self.card.config, self.card.halo),
-                batch_size=self._batch_size(prepared),
+                self._predictor(tta),
+                grid=self.grid,
+                batch_size=self.batch_size(prepared.shape),
+                fixed=self._fixed is not None,
             )
 
-    def _batch_size(self, prepared: Image) -> int:
-        """Return the most tiles per call: fixed, as in training for a small image, or the fastest."""
+    def rows(
+        self, prepared: Sliced, region: Region, *, batch_size: int, tta: bool = False, flat: float = 0.0
+    ) -> Iterator[Probability]:
+        """Predict a part of a preprocessed image of any size, a few rows at a time.
+
+        Parameters
+        ----------
+        prepared : array-like of float32, (height, width, channels)
+            What is read by slices, see `microseg.serving.large.Prepared`.
+        region : tuple of slice
+            Rows and columns to predict.
+        batch_size : int
+            See the method of that name.
+        tta : bool
+            See `probability`.
+        flat : float
+            Tiles whose values are less than this apart are background without a question to the networks.
+
+        Yields
+        ------
+        ndarray of float32, shape (rows, columns of the region, classes)
+            From the first row of the region to its last, as `probability` has them.
+        """
+        predict = self._predictor(tta)
+        return predict_region(
+            prepared,
+            skipping_flat(predict, flat, self.maps) if flat else predict,
+            grid=self.grid,
+            region=region,
+            batch_size=batch_size,
+            fixed=self._fixed is not None,
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """How tiles lie on an image."""
+        return grid_of(self.card.config, self.card.halo)
+
+    @property
+    def maps(self) -> int:
+        """How many probability maps there are: one, or the background's and one per class."""
+        return int(self._members[0].output_shape[-1])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What tells this model from another: the sha256 of its card and its networks."""
+        paths = [self._directory / CARD, *sorted(self._directory.glob(MEMBERS))]
+        return content_hash(path.read_bytes() for path in paths)
+
+    def batch_size(self, shape: tuple[int, ...], room: Room = unlimited) -> int:
+        """Return the most tiles per call: fixed, as in training for a small image, or the fastest.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Height, width and channels of the preprocessed image.
+        room : callable
+            See `microseg.serving.speed.fastest_batch_size`; asked at the first large image only.
+        """
         config = self.card.config
         if self._fixed is not None:
             return self._fixed
-        if not is_large(prepared.shape, config.tile):
+        if not is_large(shape, config.tile):
             return config.batch_size // config.accumulation
         if not self._fastest:
-            tile = np.zeros((config.tile, config.tile, prepared.shape[-1]), prepared.dtype)
-            self._fastest = fastest_batch_size(self._predict, tile)
+            tile = np.zeros((config.tile, config.tile, shape[-1]), np.float32)
+            self._fastest = fastest_batch_size(self._predict, tile, room=room)
         return self._fastest
+
+    def warm(self, shape: tuple[int, ...], room: Room = unlimited) -> int:
+        """Call the networks once as an image of that shape will, and return its `batch_size`.
+
+        What the first call compiles and keeps is there afterwards, and shows in the process's memory.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Height, width and channels of an image.
+        room : callable
+            See `batch_size`.
+        """
+        config = self.card.config
+        channels = output_channels(config.preprocess, self.card.channels)
+        size = self.batch_size((*shape[:2], channels), room)
+        self._predict(np.zeros((size, config.tile, config.tile, channels), np.float32))
+        return size
+
+    @property
+    def method(self) -> Method:
+        """How objects are told apart in parts of an image, as `label` does in one piece.
+
+        The method is given the foreground's probability, or, where the card says nothing, the mask, as
+        (height, width, 1).
+        """
+        if self.card.instances is not None:
+            return method_of(self.card.instances)
+        return Method(lambda mask: _pieces(mask[..., 0]))
+
+    def _predictor(self, tta: bool) -> Predict:
+        return over_symmetries(self._predict) if tta else self._predict
 
     def segment(self, image: Image, tta: bool = False) -> Mask:
         """Return the mask of a whole image, see `probability` and `to_mask`.
@@ -149,9 +244,7 @@ class Segmenter:
         """Tell objects apart as the card says; where it does not, each connected piece of a class is one."""
         if self.card.instances is not None:
             return label_objects(probability, self.card.instances)
-        mask = to_mask(probability, self.card.config.threshold)
-        pieces: Labels = measure.label(mask, connectivity=2).astype(np.int32)
-        return pieces
+        return _pieces(to_mask(probability, self.card.config.threshold))
 
     @property
     def networks(self) -> tuple[Any, ...]:
@@ -195,6 +288,12 @@ class Segmenter:
         raise MicrosegError(
             f"image with {given} channel(s); the model '{self.card.name}' takes {wanted}: convert it first"
         )
+
+
+def _pieces(mask: NDArray[np.generic]) -> Labels:
+    """Return the connected pieces of each class, numbered."""
+    pieces: Labels = measure.label(mask, connectivity=2).astype(np.int32)
+    return pieces
 
 
 def _load(path: Path) -> Any:

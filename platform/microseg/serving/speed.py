@@ -20,6 +20,7 @@ from microseg.tiling import Predict
 BATCH_SIZE = "MICROSEG_BATCH_SIZE"
 LARGE = 256  # tiles' area from which on an image is worth a measurement
 MOST_PIXELS = 2**20  # of a batch of several tiles: its activations take some hundred times that
+Room = Callable[[int], bool]
 _GAIN = 0.95  # a batch of twice the size must take at most this time per tile to be worth its memory
 
 
@@ -44,8 +45,16 @@ def is_large(shape: tuple[int, ...], tile: int) -> bool:
     return shape[0] * shape[1] >= LARGE * tile**2
 
 
+def unlimited(size: int) -> bool:
+    """Say that there is memory for any number of tiles at once."""
+    return True
+
+
 def fastest_batch_size(
-    predict: Predict, tile: NDArray[np.generic], clock: Callable[[], float] = time.perf_counter
+    predict: Predict,
+    tile: NDArray[np.generic],
+    clock: Callable[[], float] = time.perf_counter,
+    room: Room = unlimited,
 ) -> int:
     """Double the number of tiles per call for as long as each tile gets faster.
 
@@ -57,6 +66,8 @@ def fastest_batch_size(
         What to measure with.
     clock : callable
         The time in seconds.
+    room : callable
+        Is asked, before so many tiles at once are tried, whether there is memory for them.
 
     Returns
     -------
@@ -64,7 +75,7 @@ def fastest_batch_size(
         1, 2, 4, 8 or 16, with no more than `MOST_PIXELS` pixels in a batch of several tiles.
     """
     best, fastest = 1, _seconds_per_tile(predict, tile, 1, clock)
-    while best < 16 and 2 * best * tile.shape[0] * tile.shape[1] <= MOST_PIXELS:
+    while best < 16 and 2 * best * tile.shape[0] * tile.shape[1] <= MOST_PIXELS and room(2 * best):
         seconds = _seconds_per_tile(predict, tile, 2 * best, clock)
         if seconds > _GAIN * fastest:
             break

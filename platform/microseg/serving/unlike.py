@@ -67,12 +67,20 @@ def look(image: Array) -> Look:
         As its file stores it; channels are averaged.
     """
     step = max(1, image.shape[0] * image.shape[1] // _LOOKED_AT)
-    rows = _grey(image[::step])
-    dark, bright = (float(value) for value in np.percentile(rows, (LOW, HIGH)))
-    variance = float(rows.var(dtype=np.float64))
-    if min(image.shape[:2]) < 3 or not variance:
-        return Look(dark, bright, bright - dark, 0.0)
-    return Look(dark, bright, bright - dark, float(_laplacian(image, step).var(dtype=np.float64)) / variance)
+    return _look(_grey(image[::step]), _laplacian(image, step))
+
+
+def look_at(windows: Sequence[Array]) -> Look:
+    """Measure one image by windows of it, see `look`; that of a large image need not be read as a whole."""
+    greys, laplacians = ([part.ravel() for part in map(of, windows)] for of in (_grey, _laplacian))
+    return _look(np.concatenate(greys), np.concatenate(laplacians))
+
+
+def _look(values: Array, laplacian: Array) -> Look:
+    dark, bright = (float(value) for value in np.percentile(values, (LOW, HIGH)))
+    variance = float(values.var(dtype=np.float64))
+    focus = float(laplacian.var(dtype=np.float64)) / variance if variance and laplacian.size else 0.0
+    return Look(dark, bright, bright - dark, focus)
 
 
 def _grey(image: Array) -> Array:
@@ -82,8 +90,10 @@ def _grey(image: Array) -> Array:
     return grey
 
 
-def _laplacian(image: Array, step: int) -> Array:
+def _laplacian(image: Array, step: int = 1) -> Array:
     """Return the sum of four neighbours minus four times the pixel, at every ``step``-th inner row."""
+    if min(image.shape[:2]) < 3:
+        return np.zeros(0, np.float32)
     above, here, below = (_grey(image[first : image.shape[0] - 2 + first : step]) for first in range(3))
     inner: Array = (above + below - 4 * here)[:, 1:-1] + here[:, :-2] + here[:, 2:]
     return inner
@@ -101,22 +111,21 @@ def sample(items: Sequence[T]) -> Sequence[T]:
     return items[:: -(-len(items) // MOST_IMAGES)]
 
 
-def differences(seen: Appearance, image: Array) -> list[str]:
+def differences(seen: Appearance, found: Look) -> list[str]:
     """Say in one sentence each how an image differs from the training images.
 
     Parameters
     ----------
     seen : Appearance
         Of the training images.
-    image : ndarray, shape (height, width, channels)
-        As its file stores it.
+    found : Look
+        Of the image, see `look`.
 
     Returns
     -------
     list of str
         Empty where it looks like them.
     """
-    found = look(image)
     return [*_intensities(seen, found), *_focus(seen, found)]
 
 

@@ -26,7 +26,16 @@ from microseg.data.preprocess.bands import Array, Bands, Transform, strips
 from microseg.data.preprocess.channels import select
 from microseg.data.preprocess.contrast import adjust, undivided
 
-__all__ = ["PREPROCESSING", "Preprocessing", "fit", "output_channels", "percentile", "scale", "zscore"]
+__all__ = [
+    "PREPROCESSING",
+    "Preprocessing",
+    "Transform",
+    "fit",
+    "output_channels",
+    "percentile",
+    "scale",
+    "zscore",
+]
 
 
 class Preprocessing:
@@ -60,7 +69,7 @@ class Preprocessing:
         transforms: list[Transform] = []
         for step, own in self._steps(params):
             transforms.append(step(functools.partial(_transformed, bands, tuple(transforms)), **own))
-        return functools.partial(_in_turn, transforms=transforms)
+        return functools.partial(_in_strips, transforms=transforms)
 
     def _steps(self, params: dict[str, Any]) -> list[tuple[Builder, dict[str, Any]]]:
         self.__signature__.bind(None, **params)  # refuses what no step takes
@@ -79,6 +88,10 @@ def _keywords(step: Builder) -> dict[str, inspect.Parameter]:
 
 def _transformed(bands: Bands, transforms: tuple[Transform, ...]) -> Iterable[Array]:
     return (_in_turn(strip, transforms=transforms) for strip in strips(bands))
+
+
+def _in_strips(window: Array, *, transforms: Iterable[Transform]) -> Array:
+    return np.concatenate([_in_turn(strip, transforms=transforms) for strip in strips(lambda: [window])])
 
 
 def _in_turn(image: Array, *, transforms: Iterable[Transform]) -> Array:
@@ -112,7 +125,8 @@ def fit(component: Component, bands: Bands) -> Transform:
     Returns
     -------
     callable
-        Of a window, (height, width, channels) as in the bands; it returns float32.
+        Of a window, (height, width, channels) as in the bands; it returns float32. Beside its result
+        and a copy of that, its memory does not depend on the window's height.
 
     Raises
     ------

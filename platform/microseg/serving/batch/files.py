@@ -1,0 +1,96 @@
+"""Which files are images, and where their masks go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from microseg import storage
+from microseg.data.images import check_suffix
+from microseg.data.streams import ZARR_MARKS, is_streamed
+from microseg.errors import MicrosegError
+
+SUFFIXES = {"png": ".png", "ome-tiff": ".ome.tiff", "ome-zarr": ".ome.zarr"}
+
+
+def images_of(source: str) -> tuple[list[str], tuple[str, ...]]:
+    """Return the images of a folder, or the one image, and the files that are none.
+
+    Parameters
+    ----------
+    source : str
+        Local path or ``s3://`` URI, as `storage.normalise` spells it. The folder of an OME-Zarr is an image.
+
+    Raises
+    ------
+    MicrosegError
+        If there is no image.
+    """
+    if storage.is_remote(source):
+        files, zarrs = storage.listing(source), []
+        if any(PurePosixPath(file).name in ZARR_MARKS for file in files):
+            return [source], ()
+    else:
+        zarrs = _zarrs(Path(source))
+        files = [] if zarrs == [source] else storage.listing(source)
+    images = sorted([*zarrs, *(file for file in files if check_suffix(Path(PurePosixPath(file).name)))])
+    if not images:
+        raise MicrosegError(
+            f"{source}: no image among {len(files)} file(s); give PNG, TIFF or JPEG files, or OME-Zarr"
+        )
+    return images, tuple(file for file in files if file not in set(images))
+
+
+def _zarrs(source: Path) -> list[str]:
+    """Return the OME-Zarr images of a folder, or the one that it is."""
+    if not source.is_dir():
+        return []
+    if is_streamed(source):
+        return [str(source)]
+    visible = (path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [str(path) for path in visible if is_streamed(path)]
+
+
+def stem(image: str) -> str:
+    """Return an image's name without suffix; ``.ome`` belongs to the suffix."""
+    return PurePosixPath(image).stem.removesuffix(".ome")
+
+
+def mask_of(image: str, target: str, suffix: str) -> str:
+    """Return where the mask of an image goes."""
+    return storage.join(target, f"{stem(image)}{suffix}")
+
+
+def check_targets(images: list[str], target: str) -> None:
+    """Refuse masks that would lose a file, and make the folder.
+
+    Parameters
+    ----------
+    images : list of str
+        See `images_of`.
+    target : str
+        The masks' folder.
+
+    Raises
+    ------
+    MicrosegError
+        If two images would have the same mask, masks could replace images, or there can be no such folder.
+    """
+    name, count = Counter(map(stem, images)).most_common(1)[0]
+    if count > 1:
+        mask = storage.join(target, name)
+        raise MicrosegError(f"{mask}.*: {count} images differ only in their suffix; rename one of them")
+    overwritten = {mask_of(image, target, suffix) for image in images for suffix in SUFFIXES.values()} & set(
+        images
+    )
+    if overwritten:
+        raise MicrosegError(
+            f"{min(overwritten)}: the mask would replace the image; give another output folder"
+        )
+    if not storage.is_remote(target):
+        try:
+            Path(target).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MicrosegError(
+                f"{target}: cannot be made ({error.strerror}); give a writable folder"
+            ) from error

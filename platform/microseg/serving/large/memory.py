@@ -1,0 +1,116 @@
+"""How wide the strips of a large image may be, and the memory that its prediction takes at most."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from microseg.data.streams import CHUNK, ImageStream
+from microseg.errors import MicrosegError
+from microseg.instances import BLOCK, HALO, Method
+from microseg.runtime import MIB, peak_memory_mib
+from microseg.serving.large.planes import BAND
+from microseg.serving.segmenter import Segmenter
+from microseg.serving.speed import Room
+
+WIDEST = 8192  # columns of a strip: beyond it, tiles at its borders are few and nothing gets faster
+_PREPROCESSING = 24  # bytes of a value on its way: as float64 twice, as float32 twice
+_LABELLING = 100  # bytes of a pixel of a block while its objects are told apart
+_SLACK = 1.1  # what the allocator holds beyond what is asked for
+
+
+class Plan(NamedTuple):
+    """How a large image is predicted.
+
+    Attributes
+    ----------
+    strip : int
+        Columns that are predicted at once, a multiple of `CHUNK`.
+    batch_size : int
+        Tiles per call of the networks.
+    resident : int
+        Bytes that the process held at most before, with libraries and networks.
+    strips : int
+        Bytes that a strip and the reading of the image take at most.
+    """
+
+    strip: int
+    batch_size: int
+    resident: int
+    strips: int
+
+    @property
+    def bound(self) -> int:
+        """Bytes that the process holds at most."""
+        return self.resident + self.strips
+
+    def __str__(self) -> str:
+        return (
+            f"memory: at most {gib(self.bound)} GiB ({gib(self.resident)} for libraries and networks, "
+            f"{gib(self.strips)} for strips of {self.strip} columns)"
+        )
+
+
+def plan(segmenter: Segmenter, image: ImageStream, method: Method | None, most: int | None) -> Plan:
+    """Choose the widest strips and the fastest batches that a bound of memory allows.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Is tried on a batch: what that takes is measured, not guessed.
+    image : ImageStream
+        The image.
+    method : Method, optional
+        How its objects will be told apart.
+    most : int, optional
+        Bytes that the process may hold.
+
+    Raises
+    ------
+    MicrosegError
+        If the narrowest strip takes more.
+    """
+    batch_size = segmenter.warm(image.shape, _room(most))
+    resident = int(peak_memory_mib() * MIB)
+    widest = min(WIDEST, -(-image.shape[1] // CHUNK) * CHUNK)
+    found = [
+        Plan(strip, batch_size, resident, _bytes(segmenter, image, method, strip))
+        for strip in range(widest, 0, -CHUNK)
+    ]
+    fitting = [one for one in found if most is None or one.bound <= most]
+    if not fitting:
+        least = -(-found[-1].bound * 10 // 2**30) / 10
+        raise MicrosegError(
+            f"{image.name}: the bound of memory is {gib(most or 0)} GiB, but libraries, networks and the "
+            f"narrowest strip take {gib(found[-1].bound)}; give --max-memory {least:g}GiB or more"
+        )
+    return fitting[0]
+
+
+def gib(size: int) -> str:
+    """Return bytes in GiB, with two digits behind the point."""
+    return f"{size / 2**30:.2f}"
+
+
+def _room(most: int | None) -> Room:
+    """Return whether more tiles at once leave a quarter of the bound: they take twice what the last took."""
+    before = peak_memory_mib() * MIB
+
+    def fits(_: int) -> bool:
+        nonlocal before
+        peak = peak_memory_mib() * MIB
+        grown, before = peak - before, peak
+        return most is None or peak + 2 * grown <= 0.75 * most
+
+    return fits
+
+
+def _bytes(segmenter: Segmenter, image: ImageStream, method: Method | None, strip: int) -> int:
+    """Add up what reading and predicting, or telling objects apart, hold at once."""
+    tile = segmenter.grid.tile
+    wide = min(strip, image.shape[1]) + 2 * tile
+    values = tile * wide * max(image.shape[2], segmenter.card.channels)
+    predicting = values * (image.dtype.itemsize + _PREPROCESSING) + 3 * tile * wide * segmenter.maps * 4
+    writing = 3 * CHUNK * min(strip, image.shape[1]) * (4 if method else 1)
+    reading = BAND + image.memory
+    labelling = _LABELLING * (BLOCK + 2 * (HALO + max(method.reach, 1))) ** 2 if method else 0
+    return int(_SLACK * (reading + max(predicting + writing, labelling)))
