@@ -72,6 +72,8 @@ def test_percentile_of_a_nearly_empty_field_keeps_its_cell():
     result = percentile(image)
     assert result[0, 0, 0] == 1.0
     assert result[5, 5, 0] == 0.0
+    image[9, 9] = 0
+    assert percentile(image)[[0, 9, 5], [0, 9, 5], 0] == pytest.approx([1.0, 0.0, 10 / 200])
 
 
 def test_percentile_order_is_checked():

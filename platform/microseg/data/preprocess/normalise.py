@@ -77,5 +77,8 @@ def _scaled(image: Array, *, maximum: float | None) -> Array:
 
 def _standardised(image: Array, *, centre: Array, spread: Array, clip: bool) -> Array:
     safe = np.where(spread > 0, spread, 1.0)
-    result = ((image.astype(np.float64) - centre) / safe).astype(np.float32)
-    return np.clip(result, 0.0, 1.0) if clip else result
+    wide = image.astype(np.float64)
+    wide -= centre
+    wide /= safe
+    result = wide.astype(np.float32)
+    return np.clip(result, 0.0, 1.0, out=result) if clip else result

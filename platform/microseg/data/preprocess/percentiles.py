@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,49 +34,39 @@ def percentiles(bands: Bands, percents: Sequence[float]) -> Array:
     Hyndman and Fan 1996, Sample quantiles in statistical packages, definition 7,
     doi:10.1080/00031305.1996.10473566.
     """
-    weights = np.empty((len(percents), 1))
-
-    def neighbours(count: int) -> list[int]:
-        position = np.true_divide(percents, 100) * (count - 1)
-        below = np.floor(position).astype(int)
-        weights[:, 0] = position - below
-        return [*below, *np.minimum(below + 1, count - 1)]
-
-    lower, upper = np.split(order_statistics(bands, neighbours), 2)
+    lower, upper, weight = _neighbours(bands, percents)
     gap = upper - lower
     # From the nearer end, as numpy does: the result never leaves the interval.
-    found: Array = np.where(weights < 0.5, lower + gap * weights, upper - gap * (1 - weights))
+    found: Array = np.where(weight < 0.5, lower + gap * weight, upper - gap * (1 - weight))
     return found
 
 
-def order_statistics(bands: Bands, ranks: Callable[[int], Sequence[int]]) -> Array:
-    """Return the values of given ranks of each channel, by a radix selection from the leading digit down.
+def _neighbours(bands: Bands, percents: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Return the values below and above each percentile, and the way from one to the other, 0 to 1.
 
-    Parameters
-    ----------
-    bands : Bands
-        An image of integers or finite floats.
-    ranks : callable
-        Given the number of pixels, the wanted ranks, counted from 0.
-
-    Returns
-    -------
-    ndarray, shape (ranks, channels)
-        Of the image's number type.
+    It is a radix selection: a histogram of the leading digits tells which of them the wanted values have,
+    and the next pass looks at the following digit of only those.
     """
     dtype = next(iter(bands())).dtype.newbyteorder("=")
-    bits = dtype.itemsize * 8
     places: list[list[Place]] = []
-    for shift in reversed(range(0, bits, _DIGIT)):
-        leading = [{prefix for prefix, _ in wanted} for wanted in places]
-        counts = _histograms(bands, shift, leading)
+    weight = np.empty(0)
+    for shift in reversed(range(0, dtype.itemsize * 8, _DIGIT)):
+        counts = _histograms(bands, shift, [{prefix for prefix, _ in wanted} for wanted in places])
         if not places:
-            wanted = [(0, int(rank)) for rank in ranks(int(counts[0, 0].sum()))]
-            places = [wanted] * len(counts)
+            ranks, weight = _ranks(percents, int(counts[0, 0].sum()))
+            places = [[(0, rank) for rank in ranks]] * len(counts)
         ends = {key: np.cumsum(histogram) for key, histogram in counts.items()}
         places = [[_next(ends, channel, place) for place in wanted] for channel, wanted in enumerate(places)]
     keys = [[prefix for prefix, _ in wanted] for wanted in places]
-    return _values(np.array(keys, f"u{dtype.itemsize}").T, dtype)
+    lower, upper = np.split(_values(np.array(keys, f"u{dtype.itemsize}").T, dtype), 2)
+    return lower, upper, weight[:, None]
+
+
+def _ranks(percents: Sequence[float], count: int) -> tuple[list[int], Array]:
+    """Return the ranks of all lower neighbours and then of all upper ones, and the ways between them."""
+    position = np.true_divide(percents, 100) * (count - 1)
+    below = np.floor(position).astype(int)
+    return [*below.tolist(), *np.minimum(below + 1, count - 1).tolist()], position - below
 
 
 def _histograms(bands: Bands, shift: int, leading: list[set[int]]) -> Counts:
