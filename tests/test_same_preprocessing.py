@@ -21,6 +21,7 @@ from microseg.data.pairs import load_pairs
 from microseg.data.pipeline import Sampling, sampler
 from microseg.data.preprocess import PREPROCESSING, fit, output_channels
 from microseg.serving import batch
+from microseg.serving.batch import folder
 from microseg.serving.card import ModelCard
 from microseg.serving.pyfunc_model import ARTIFACT, SegmentationModel
 from microseg.serving.request import ImageRequest
@@ -91,7 +92,7 @@ def test_four_ways_to_the_network_give_equal_bytes(
     ModelCard(
         name="cells", study="s", trial="t", config=config, channels=3, classes=("cell",), data_digest="0"
     ).write(tmp_path)
-    monkeypatch.setattr(batch, "load_segmenter", lambda uri: Segmenter(tmp_path))
+    monkeypatch.setattr(folder, "load_segmenter", lambda uri: Segmenter(tmp_path))
     assert not batch.predict_folder("models:/cells/1", str(item.images[0]), str(tmp_path / "out")).failed
     server = SegmentationModel()
     server.load_context(SimpleNamespace(artifacts={ARTIFACT: str(tmp_path)}))

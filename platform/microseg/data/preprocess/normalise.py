@@ -77,7 +77,7 @@ def _scaled(image: Array, *, maximum: float | None) -> Array:
 
 def _standardised(image: Array, *, centre: Array, spread: Array, clip: bool) -> Array:
     safe = np.where(spread > 0, spread, 1.0)
-    wide = image.astype(np.float64)
+    wide = image.astype(np.float64, subok=False)  # of a mapped file, an ordinary array
     wide -= centre
     wide /= safe
     result = wide.astype(np.float32)
