@@ -15,7 +15,7 @@ import tifffile
 import zarr
 from zarr.storage import _local
 
-from microseg.data.streams import MaskStore, is_finished, open_stream, store, write_ome_tiff
+from microseg.data.streams import MaskStore, is_finished, levels, ome_tiff, open_stream, store, write_ome_tiff
 from microseg.errors import MicrosegError
 
 ORIGIN = {"model": "cells/3", "image": "sha256:ab", "options": {"tta": True, "spacing": (1, 2)}}
@@ -23,8 +23,8 @@ ORIGIN = {"model": "cells/3", "image": "sha256:ab", "options": {"tta": True, "sp
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(store, "CHUNK", 32)
-    monkeypatch.setattr("microseg.data.streams.ome_tiff.CHUNK", 32)
+    for module in (levels, store, ome_tiff):
+        monkeypatch.setattr(module, "CHUNK", 32)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def labels(*shape, dtype=np.uint16):
 
 def fill(mask, values, blocks=None):
     """Write blocks of a mask, all of them where no number of blocks is given."""
-    places = itertools.islice(store.blocks(values.shape), blocks)
+    places = itertools.islice(levels.blocks(values.shape), blocks)
     for plane, rows, columns in places:
         mask.write(values[(*plane, rows, columns)], rows, columns, plane)
 
@@ -71,11 +71,11 @@ def test_what_is_written_is_read_back_with_its_pyramid_and_scale(tmp_path, image
         assert (back.scale, back.planes, back.ngff) == (stream.scale, stream.planes, ngff)
         assert back.dtype == (dtype if dtype == np.uint8 else np.float32)
     group = zarr.open_group(folder, mode="r")
-    levels = [group[str(number)] for number in range(len(list(group.array_keys())))]
-    assert group.metadata.zarr_format == levels[0].metadata.zarr_format == {"0.4": 2, "0.5": 3}[ngff]
-    assert min(levels[-1].shape[-2:]) < 32
-    assert all(min(level.shape[-2:]) >= 32 for level in levels[:-1])
-    for number, level in enumerate(levels):
+    arrays = [group[str(number)] for number in range(len(list(group.array_keys())))]
+    assert group.metadata.zarr_format == arrays[0].metadata.zarr_format == {"0.4": 2, "0.5": 3}[ngff]
+    assert min(arrays[-1].shape[-2:]) < 32
+    assert all(min(level.shape[-2:]) >= 32 for level in arrays[:-1])
+    for number, level in enumerate(arrays):
         assert level.dtype == dtype
         assert np.array_equal(level[...], values[..., :: 2**number, :: 2**number])
 
@@ -89,7 +89,7 @@ def test_metadata_has_what_ngff_requires(tmp_path, image, ngff):
     (entry,) = facts["multiscales"]
     assert (facts if ngff == "0.5" else entry)["version"] == ngff
     assert ("version" in entry) == (ngff == "0.4")
-    assert entry["name"] == "mask"
+    assert entry["name"] == "image"
     assert "image-label" in facts
     assert entry["axes"] == [
         {"name": "t", "type": "time", "unit": "second"},
@@ -120,7 +120,7 @@ def test_an_interrupted_mask_goes_on_where_it_stopped(tmp_path, image):
     again = MaskStore.open(tmp_path / "mask.ome.zarr", stream, np.uint16, ORIGIN)
     assert again.resumed
     assert again.fraction == 5 / 24
-    done = [again.done(rows, columns, plane) for plane, rows, columns in store.blocks(values.shape)]
+    done = [again.done(rows, columns, plane) for plane, rows, columns in levels.blocks(values.shape)]
     assert done == [True] * 5 + [False] * 19
     assert again.done(slice(0, 32), slice(None), (0,))
     assert not again.done(slice(0, 64), slice(None), (0,))
@@ -285,9 +285,8 @@ def test_a_block_that_cannot_be_written_is_not_there(tmp_path, image, monkeypatc
 
 
 def _write_every_other(target, remainder):
-    store.CHUNK = 32
     mask = MaskStore(target, resumed=True)
-    for number, (plane, rows, columns) in enumerate(store.blocks((100, 75))):
+    for number, (plane, rows, columns) in enumerate(levels.blocks((100, 75))):
         if number % 2 == remainder:
             mask.write(labels(100, 75)[rows, columns], rows, columns, plane)
 
@@ -355,7 +354,7 @@ def test_readers_without_ome_find_the_pixel_size_too(tmp_path, image):
 
 
 def test_a_large_mask_becomes_a_bigtiff(tmp_path, image, monkeypatch):
-    monkeypatch.setattr("microseg.data.streams.ome_tiff._CLASSIC", 40 * 40)
+    monkeypatch.setattr(ome_tiff, "_CLASSIC", 40 * 40)
     mask = MaskStore.open(tmp_path / "mask.ome.zarr", image(40, 40), np.uint8, ORIGIN)
     fill(mask, labels(40, 40, dtype=np.uint8))
     write_ome_tiff(mask.finish(), tmp_path / "mask.ome.tif")

@@ -312,6 +312,25 @@ def test_a_stack_in_one_piece_that_ends_early_is_refused_at_once(tmp_path):
         open_stream(tmp_path / "cut.tif")
 
 
+def test_a_stack_of_imagej_with_one_directory_is_read_as_far_as_it_goes(tmp_path):
+    """ImageJ describes the first page alone where a file is larger than 4 GB."""
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, pixels(4), imagej=True, metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tif:
+        first = tif.pages[0]
+        after = first.offset + 2 + 12 * len(first.tags)
+        end = first.dataoffsets[0] + pixels(4).nbytes
+    data = bytearray(path.read_bytes()[:end])
+    data[after : after + 4] = bytes(4)
+    path.write_bytes(data)
+    with open_stream(path) as stream:
+        assert stream.planes == {"z": 4}
+        assert np.array_equal(stream.read(slice(None), slice(None), (3,))[..., 0], pixels(4)[3])
+    path.write_bytes(data[:-100])
+    with pytest.raises(MicrosegError, match="ends before its pixels do"):
+        open_stream(path)
+
+
 def test_tiles_that_were_never_written_are_empty(tmp_path):
     tiles = (np.full((32, 16), 7, np.uint16) if number % 2 == 0 else None for number in range(3 * 4))
     tifffile.imwrite(
@@ -332,7 +351,7 @@ def test_an_image_in_several_files_is_refused(tmp_path):
     parts = data.format(0, "a.ome.tif", identifier) + data.format(1, "b.ome.tif", "urn:uuid:b")
     text = text.replace('<TiffData IFD="0" PlaneCount="1"/>', parts)
     tifffile.tiffcomment(tmp_path / "a.ome.tif", text.encode())
-    with pytest.raises(MicrosegError, match="one in several files; save the wanted one alone"):
+    with pytest.raises(MicrosegError, match="one part of an image in several files; save it in one"):
         open_stream(tmp_path / "a.ome.tif")
 
 

@@ -5,10 +5,11 @@ OME-Zarr (Zarr formats 2 and 3) and TIFF are read; masks are written as OME-Zarr
 
 from microseg.data.streams.array import stream_of
 from microseg.data.streams.image import ImageStream, Plane
+from microseg.data.streams.levels import CHUNK
 from microseg.data.streams.ome_tiff import write_ome_tiff
 from microseg.data.streams.omezarr import ZARR_MARKS
 from microseg.data.streams.opening import is_streamed, open_stream
-from microseg.data.streams.store import CHUNK, MaskStore, is_finished
+from microseg.data.streams.store import MaskStore, is_finished
 
 __all__ = [
     "CHUNK",

@@ -11,8 +11,8 @@ import zarr
 
 from microseg.data.files import replacing
 from microseg.data.images import Array
+from microseg.data.streams.levels import CHUNK, blocks
 from microseg.data.streams.ngff import ome_attributes, read_multiscales
-from microseg.data.streams.store import CHUNK, blocks
 
 _CLASSIC = 2**32 - 2**25  # bytes that offsets of 32 bits reach, less room for metadata
 

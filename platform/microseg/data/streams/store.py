@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike
-from zarr.core.array_spec import ArrayConfigParams
 
 from microseg.data.images import Array
 from microseg.data.streams.image import ImageStream, Plane
+from microseg.data.streams.levels import CHUNK, PlaneArray, add_halved, add_level, open_level
 from microseg.data.streams.ngff import label_attributes
 from microseg.errors import MicrosegError
 
-CHUNK = 1024
-
-# zarr leaves out chunks that are all fill value, and a block of background would look as if it were to do.
-_WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 _UNFINISHED = "microseg"  # key of the attributes that say what is being made
 
 
@@ -54,7 +48,7 @@ class MaskStore:
         self.resumed = resumed
         self._folder = _unfinished(target)
         self._facts: dict[str, Any] = _facts_of(self._folder)
-        self.array: Any = zarr.open_array(self._folder / "0", mode="r+").with_config(_WRITE_ALL)
+        self.array: Any = open_level(self._folder / "0")
         self.shape: tuple[int, int] = (self.array.shape[-2], self.array.shape[-1])
         self.planes: dict[str, int] = self._facts["planes"]
 
@@ -71,14 +65,14 @@ class MaskStore:
         like : ImageStream
             The image, whose size, planes, scale and version of OME-Zarr the mask takes.
         dtype : dtype
-            uint8, uint16 or uint32.
+            uint8, uint16 or uint32 for masks; any other for what they are made of.
         origin : dict
             Whatever makes results equal: model, version, image, options; as JSON has it. It stays in the
             mask's attributes.
         """
         facts: dict[str, Any] = {
             "origin": _as_json(origin),
-            "name": target.name.removesuffix(".zarr").removesuffix(".ome"),
+            "name": Path(like.name).stem.removesuffix(".ome"),
             "planes": like.planes,
             "scale": like.scale,
             "ngff": like.ngff or "0.5",
@@ -146,7 +140,7 @@ class MaskStore:
         axes = [*self.planes, "y", "x"]
         levels = [self.array]
         while min(levels[-1].shape[-2:]) >= CHUNK:
-            levels.append(_halved(group, levels[-1], str(len(levels)), axes))
+            levels.append(add_halved(group, levels[-1], str(len(levels)), axes))
         facts = self._facts
         attributes = label_attributes(
             facts["name"], "".join(axes), facts["scale"], len(levels), facts["ngff"]
@@ -177,26 +171,9 @@ class MaskStore:
         return [(*plane, *place) for place in itertools.product(*sides)]
 
 
-class PlaneArray:
-    """A plane of an array of Zarr, read and written by two slices."""
-
-    def __init__(self, array: Any, plane: Plane) -> None:
-        self._array, self._plane = array, plane
-        self.shape: tuple[int, int] = array.shape[-2:]
-        self.dtype: np.dtype[Any] = array.dtype
-
-    def __getitem__(self, window: tuple[slice, slice]) -> Array:
-        """Read a window."""
-        return np.asarray(self._array[(*self._plane, *window)])
-
-    def __setitem__(self, window: tuple[slice, slice], values: Any) -> None:
-        """Write a window."""
-        self._array[(*self._plane, *window)] = values
-
-
 def is_finished(target: Path, origin: dict[str, Any]) -> bool:
     """Say whether a mask is whole and was made of the same image in the same way, see `MaskStore.open`."""
-    return (_facts_of(target) or {}).get("origin") == _as_json(origin)
+    return bool((_facts_of(target) or {}).get("origin") == _as_json(origin))
 
 
 def _as_json(origin: dict[str, Any]) -> Any:
@@ -219,49 +196,14 @@ def _facts_of(folder: Path) -> Any:
 def _create(folder: Path, facts: dict[str, Any]) -> Path:
     zarr_format: Literal[2, 3] = 3 if facts["ngff"] == "0.5" else 2
     group = zarr.create_group(folder, zarr_format=zarr_format, attributes={_UNFINISHED: facts})
-    _add_array(group, "0", tuple(facts["shape"]), facts["dtype"], [*facts["planes"], "y", "x"])
+    add_level(group, "0", tuple(facts["shape"]), facts["dtype"], [*facts["planes"], "y", "x"])
     return folder
-
-
-def _add_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: Any, axes: list[str]) -> Any:
-    """Create an array of blocks of one plane each."""
-    version = group.metadata.zarr_format
-    array = group.create_array(
-        name,
-        shape=shape,
-        chunks=(*(1 for _ in shape[:-2]), *(min(CHUNK, side) for side in shape[-2:])),
-        dtype=dtype,
-        fill_value=0,
-        chunk_key_encoding={"name": "default" if version == 3 else "v2", "separator": "/"},
-        dimension_names=axes if version == 3 else None,  # NGFF 0.5 requires them; Zarr 2 has none
-        overwrite=True,
-    )
-    return array.with_config(_WRITE_ALL)
-
-
-def _halved(group: zarr.Group, finer: Any, name: str, axes: list[str]) -> Any:
-    """Add a level with every second pixel, block by block."""
-    shape = (*finer.shape[:-2], *(math.ceil(side / 2) for side in finer.shape[-2:]))
-    level = _add_array(group, name, shape, finer.dtype, axes)
-    for plane, rows, columns in blocks(shape):
-        twice = tuple(slice(2 * side.start, 2 * side.stop, 2) for side in (rows, columns))
-        level[(*plane, rows, columns)] = finer[(*plane, *twice)]
-    return level
-
-
-def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Plane, slice, slice]]:
-    """Yield the blocks of an array, plane by plane, in reading order."""
-    for plane in np.ndindex(*shape[:-2]):
-        for corner in itertools.product(*(range(0, side, CHUNK) for side in shape[-2:])):
-            rows, columns = (
-                slice(at, min(at + CHUNK, side)) for at, side in zip(corner, shape[-2:], strict=True)
-            )
-            yield plane, rows, columns
 
 
 def _replace(folder: Path, target: Path) -> None:
     """Give a folder its name; a folder that is not empty cannot be replaced in one step."""
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    old = target.with_name(f".{target.name}.old")
+    _discard(old)
     if target.exists():
         target.rename(old)
     folder.rename(target)

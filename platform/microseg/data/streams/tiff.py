@@ -54,11 +54,13 @@ class TiffBlocks:
         series = self._file.series[0]
         self._page = page = series.keyframe
         self._size = self._file.filehandle.size
-        if len(self._file.series) > 1 or series.is_multifile:
+        if len(self._file.series) > 1:
             raise MicrosegError(
-                f"{name}: {len(self._file.series)} images of different sizes, or one in several files; save"
-                " the wanted one alone"
+                f"{name}: the file holds {len(self._file.series)} images of different sizes; save the wanted"
+                " one alone"
             )
+        if series.is_multifile:
+            raise MicrosegError(f"{name}: one part of an image in several files; save it in one")
         letters = stated_axes(series, axes, name)
         pages = len(letters) - len(page.shape)
         self._axes = dict(zip(letters[:pages], series.shape, strict=False))
@@ -85,6 +87,8 @@ class TiffBlocks:
         """Cut into rows what lies in one uncompressed piece: its only strip may be the whole image."""
         height, width, channels = self.shape
         page = self._page
+        if page.dtype is None:  # tifffile calls the series float64 then
+            raise ValueError(f"values of {page.bitspersample} bits of format {page.sampleformat}")
         self._start = series.dataoffset
         self._pages = list(series) if self._start is None else []
         raw = self._start is not None or (
