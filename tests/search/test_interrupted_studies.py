@@ -91,7 +91,15 @@ def test_the_simulated_study_has_all_there_is(whole):
     assert len(states) == 7 and {"completed", "pruned", "raced_out"} <= set(states)
 
 
-@pytest.mark.parametrize("stops", [[1], [3, 4], [9, 1, 1, 30], [17, 22], [40, 2, 5]])
+def seldom(stops):
+    """Further places to stop at, for whoever has a minute."""
+    return pytest.param(stops, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [[1], seldom([3, 4]), [9, 1, 1, 30], seldom([17, 22]), seldom([40, 2, 5])],
+)
 def test_at_concurrency_1_it_equals_the_uninterrupted_one(whole, desk, stops):
     desk = desk(config())
     for stop in [*stops, None]:
@@ -100,7 +108,7 @@ def test_at_concurrency_1_it_equals_the_uninterrupted_one(whole, desk, stops):
     assert desk.runs() == whole.runs()
 
 
-@pytest.mark.parametrize("stops", [[5], [20, 3], [33, 18]])
+@pytest.mark.parametrize("stops", [[5], seldom([20, 3]), [33, 18]])
 def test_at_concurrency_3_nothing_is_lost_or_double(desk, stops):
     desk = desk(config(trials=8, concurrency=3))
     for stop in [*stops, None]:

@@ -250,6 +250,12 @@ def test_result_of_something_else_or_half_a_result_does_not_count(data, trained,
     assert finished_fold(WITH_BATCH, data, FOLD, tmp_path) is None
 
 
+def test_a_fold_that_was_finished_with_whole_batches_counts_for_batches_in_parts(data):
+    known = [fingerprint(config(accumulation=parts), data, FOLD) for parts in (1, 2)]
+    assert known[0] == known[1] != fingerprint(config(batch_size=8), data, FOLD)
+
+
+@pytest.mark.slow  # test_network.py compares the steps themselves
 def test_batches_in_parts_train_as_whole_ones_do(data, tmp_path):
     """On the same patches; a fold that was finished with the one counts for the other."""
     plain = config(epochs=2, loss=Component(name="bce"))
@@ -321,7 +327,7 @@ def test_heads_borders_and_balanced_weights_train_together_on_instances(tmp_path
     assert result.metrics["val/hausdorff95_um"] == 0.5 * result.metrics["val/hausdorff95"]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_mixed_precision_trains_and_serves_float32(data, tmp_path, precision):
     result = train_fold(config(precision=precision, epochs=1), data, FOLD, tmp_path, lambda _: None)
     model = keras.saving.load_model(result.model)
