@@ -58,23 +58,15 @@ def kill_when(process: subprocess.Popen[str], reached: Path) -> None:
     assert children
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory, desk_in):
-    """A study that was killed after its first fold and then resumed."""
-    desk = desk_in(tmp_path_factory.mktemp("desk"))
+def begin(desk):
+    """Write the data set and the space; return the arguments of a search."""
     desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    process = desk.start("search", "--data", "cells", "--space", "space.yaml", "--study", "first")
-    fold = desk.folder / ".microseg/studies/first/trial-000/fold-0"
-    kill_when(process, fold / "result.json")
-    desk.before = (fold / "model.keras").stat().st_mtime_ns
-    desk.output = desk.run("search", "--study", "first", "--resume")
-    return desk
+    return "search", "--data", "cells", "--space", "space.yaml", "--study", "first"
 
 
-@pytest.fixture(scope="module")
-def runs(desk):
-    """All runs of the study, by name."""
+def runs_of(desk):
+    """Return all runs of the study, by name."""
     study = find_study(desk.client, "first")
     found = {study.info.run_name: study}
     for trial in tree.children(desk.client, study.info.experiment_id, study.info.run_id):
@@ -85,14 +77,38 @@ def runs(desk):
     return found
 
 
-def test_resume_trains_no_finished_fold_again_and_records_nothing_twice(desk, runs):
-    fold = desk.folder / ".microseg/studies/first/trial-000/fold-0/model.keras"
-    assert fold.stat().st_mtime_ns == desk.before
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, desk_in):
+    """A study that was searched to its end."""
+    desk = desk_in(tmp_path_factory.mktemp("desk"))
+    desk.output = desk.run(*begin(desk))
+    return desk
+
+
+@pytest.fixture(scope="module")
+def runs(desk):
+    """All runs of the study, by name."""
+    return runs_of(desk)
+
+
+def test_every_run_of_a_search_is_recorded_once_and_has_ended(desk, runs):
     assert {name for name in runs if "/" not in name} == {"first", "trial-000", "trial-001"}
     assert {"trial-000/fold-1", "trial-000/fold-2"} <= set(runs)
     experiment = runs["first"].info.experiment_id
     assert len(desk.client.search_runs([experiment])) == len(runs)
     assert not [run for run in runs.values() if run.info.status == "RUNNING"]
+
+
+@pytest.mark.slow  # a second search; search/test_interrupted_studies.py interrupts simulated ones everywhere
+def test_resume_trains_no_finished_fold_again_and_records_nothing_twice(tmp_path, desk_in):
+    desk = desk_in(tmp_path)
+    process = desk.start(*begin(desk))
+    fold = tmp_path / ".microseg/studies/first/trial-000/fold-0"
+    kill_when(process, fold / "result.json")
+    before = (fold / "model.keras").stat().st_mtime_ns
+    desk.run("search", "--study", "first", "--resume")
+    assert (fold / "model.keras").stat().st_mtime_ns == before
+    test_every_run_of_a_search_is_recorded_once_and_has_ended(desk, runs_of(desk))
 
 
 def test_a_fold_run_shows_how_the_mask_develops(desk, runs):
@@ -201,6 +217,7 @@ def ask(port: int, image: Path) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(response["mask"]))))
 
 
+@pytest.mark.slow  # serving, prediction and promotion each have tests of their own that train nothing
 def test_the_promoted_model_serves_what_predict_writes(desk):
     undecided = desk.run("promote", "--model", "cells", code=1)
     assert "cells: cannot be decided with 2 groups; there is still no champion" in undecided
@@ -260,6 +277,7 @@ def here(desk, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{desk.folder}/mlflow.db")
 
 
+@pytest.mark.slow  # test_reproduction.py trains a fold again without Ray
 def test_the_fold_of_a_search_can_be_trained_again(desk, runs):
     """The worker's number of threads is used again; with more than one, sums may differ in the last bits."""
     fold = runs["trial-000/fold-1"]

@@ -51,12 +51,12 @@ def test_without_deep_supervision_the_average_is_the_only_output():
     np.testing.assert_array_equal(prediction, outputs(supervised)[0])
 
 
-@pytest.mark.parametrize("head", [1, 2, 3])
-def test_pruned_network_gives_exactly_its_head(head):
+def test_pruned_network_gives_exactly_its_head():
     model = build()
-    pruned = prune(model, head)
-    (prediction,) = outputs(pruned)
-    np.testing.assert_array_equal(prediction, outputs(model)[head])
+    heads = outputs(model)
+    for head in (1, 2, 3):
+        (prediction,) = outputs(prune(model, head))
+        np.testing.assert_array_equal(prediction, heads[head])
 
 
 def test_fewer_parameters_the_earlier_the_head():

@@ -85,15 +85,14 @@ def test_parts_of_a_batch_change_the_weights_as_the_whole_does(make):
     """Once per batch, by the mean: moments, their bias correction, decay and clipping too."""
     x = np.random.default_rng(0).random((24, 4, 4, 1), np.float32)
     trained = []
-    for parts in (1, 2, 4):
+    for parts in (1, 4):
         inputs = keras.Input((4, 4, 1))
         model = keras.Model(inputs, keras.layers.Conv2D(1, 3, kernel_initializer="ones")(inputs))
         model.compile(accumulating(make(), parts), "mse", jit_compile=False)
         model.fit(x, 3 * x[:, 1:-1, 1:-1], batch_size=8 // parts, epochs=3, verbose=0, shuffle=False)
         assert int(model.optimizer.iterations) == 9
         trained.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
-    for weights in trained[1:]:
-        np.testing.assert_allclose(weights, trained[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trained[1], trained[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("freeze", [False, True, "true"])
