@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import ray
 
+from microseg import cluster
+from microseg.cluster import carried_environment
 from microseg.config import Component, SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search import session
 from microseg.search.resources import Node, Packing
-from microseg.search.session import carried_environment, ray_session, ready, smallest_gpu
+from microseg.search.session import ray_session, ready, smallest_gpu
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_worker_uses_the_cores_it_was_given_and_no_gpu(monkeypatch, project):
 def test_a_search_that_does_not_fit_is_refused_and_its_ray_ended(monkeypatch, asked, refusal):
     """Before anything is written of it; a trial that asks for too much would wait for ever."""
     running = []
-    monkeypatch.setattr(session, "_start", lambda: running.append(True))
+    monkeypatch.setattr(cluster, "_start", lambda: running.append(True))
     monkeypatch.setattr(session, "machines", lambda: (Node(2.0, 0.0, 8.0),))
     monkeypatch.setattr(session.ray, "is_initialized", lambda: bool(running))
     monkeypatch.setattr(session.ray, "shutdown", running.clear)
@@ -165,7 +167,7 @@ def test_a_search_that_does_not_fit_is_refused_and_its_ray_ended(monkeypatch, as
 
 def test_a_session_within_a_session_is_the_same_and_ends_with_the_outer_one(monkeypatch):
     seen = []
-    monkeypatch.setattr(session, "_start", lambda: seen.append(("started", os.environ.get("MLFLOW_RUN_ID"))))
+    monkeypatch.setattr(cluster, "_start", lambda: seen.append(("started", os.environ.get("MLFLOW_RUN_ID"))))
     monkeypatch.setattr(session, "machines", lambda: (Node(2.0, 0.0, 8.0),))
     monkeypatch.setattr(session.ray, "is_initialized", lambda: bool(seen))
     monkeypatch.setattr(session.ray, "shutdown", lambda: seen.append("ended"))
