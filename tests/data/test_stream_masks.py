@@ -338,6 +338,7 @@ def test_an_ome_tiff_has_the_pixels_levels_and_sizes_of_the_mask(tmp_path, image
         assert series.axes == "TZYX"[-len(shape) :]
         for number, level in enumerate(series.levels):
             assert np.array_equal(level.asarray(), values[..., :: 2**number, :: 2**number])
+            assert level.keyframe.is_reduced == (number > 0)
         assert min(series.levels[-1].shape[-2:]) < 32
     with open_stream(tmp_path / "mask.ome.tif") as back:
         assert (back.scale, back.planes) == (stream.scale, stream.planes)

@@ -204,6 +204,20 @@ def test_memory_stays_within_what_is_said(tmp_path, monkeypatch, name):
     assert peak < stream.memory + (tmp_path / "part.tif").stat().st_size
 
 
+def test_what_was_read_last_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(image, "CACHE", 2048)  # two tiles
+    tifffile.imwrite(tmp_path / "tiles.tif", pixels(), **TILES, compression="zlib")
+    decoded = []
+    plain = tiff.TiffBlocks.decode
+    monkeypatch.setattr(
+        tiff.TiffBlocks, "decode", lambda self, *key: decoded.append(key[2]) or plain(self, *key)
+    )
+    with open_stream(tmp_path / "tiles.tif") as stream:
+        for column in (0, 1, 0, 2, 0, 1):
+            stream.read(slice(0, 1), slice(16 * column, 16 * column + 1))
+    assert decoded == [0, 1, 2, 1]
+
+
 SIZES = {
     "OME": (
         {"ome": True, "metadata": {"PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25}},
@@ -329,6 +343,38 @@ def test_a_stack_of_imagej_with_one_directory_is_read_as_far_as_it_goes(tmp_path
     path.write_bytes(data[:-100])
     with pytest.raises(MicrosegError, match="ends before its pixels do"):
         open_stream(path)
+
+
+def test_a_stack_of_tifffile_with_one_directory_is_refused_where_it_ends_early(tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, pixels(4), photometric="minisblack", truncate=True)
+    with open_stream(path, axes="ZYX") as stream:
+        assert np.array_equal(stream.read(slice(None), slice(None), (3,))[..., 0], pixels(4)[3])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MicrosegError, match="ends before its pixels do"):
+        open_stream(path, axes="ZYX")
+
+
+def test_strips_of_later_pages_lie_where_they_say(tmp_path):
+    path = tmp_path / "pages.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for page in pixels(2):
+            writer.write(page, rowsperstrip=35, contiguous=False, metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages[1].aspage().tags["StripOffsets"].overwrite(tif.pages[1].dataoffsets[::-1])
+    with open_stream(path, axes="ZYX") as stream:
+        assert np.array_equal(stream.read(slice(None), slice(None), (0,))[..., 0], pixels(2)[0])
+        assert np.array_equal(
+            stream.read(slice(None), slice(None), (1,))[..., 0], np.roll(pixels(2)[1], 35, axis=0)
+        )
+
+
+def test_values_of_an_unknown_type_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "float8.tif", pixels(dtype=np.int8))
+    with tifffile.TiffFile(tmp_path / "float8.tif", mode="r+") as tif:
+        tif.pages[0].tags["SampleFormat"].overwrite(3)
+    with pytest.raises(MicrosegError, match="values of 8 bits of format 3"):
+        open_stream(tmp_path / "float8.tif")
 
 
 def test_tiles_that_were_never_written_are_empty(tmp_path):

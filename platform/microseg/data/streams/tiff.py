@@ -98,8 +98,7 @@ class TiffBlocks:
         if raw:
             self.block = (max(1, min(height, _PIECE // self._row_bytes)), width)
         else:
-            strip = min(page.rowsperstrip, height), width
-            self.block = (page.tilelength, page.tilewidth) if page.is_tiled else strip
+            self.block = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
         self.decoded = self.block[0] * self.block[1] * channels * self.dtype.itemsize
 
     def decode(self, plane: Plane, row: int, column: int) -> Array:
