@@ -1,0 +1,136 @@
+"""Memory and speed of `microseg predict` by the size of the image: OME-Zarr in, mask or numbered objects out.
+
+Each size has a process of its own. Beside its peak stands the bound that was printed beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from measure import terminal, write_json
+from rich.table import Table
+from scipy import ndimage
+
+from microseg.config import Component, TrialConfig
+from microseg.runtime import load_tensorflow, peak_memory_mib, threads
+
+PATTERN = 1000  # pixels, not a divisor of a block: every block is cut elsewhere
+NUCLEI = 670
+
+
+def write_image(folder: Path, side: int) -> None:
+    """Write an OME-Zarr image of round nuclei in a repeated pattern, block by block."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:PATTERN, :PATTERN]
+    pattern = np.zeros((PATTERN, PATTERN), np.float32)
+    for row, column, radius in rng.integers((0, 0, 6), (PATTERN, PATTERN, 14), (NUCLEI, 3)):
+        near = (((y - row + 500) % PATTERN - 500) ** 2, ((x - column + 500) % PATTERN - 500) ** 2)
+        pattern[near[0] + near[1] <= radius**2] = 1.0
+    pattern = 40 + 150 * ndimage.gaussian_filter(pattern, 1.0, mode="wrap")
+    noisy = (pattern + rng.normal(0, 12, pattern.shape)).clip(0, 255).astype(np.uint8)
+    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
+    scale = [{"type": "scale", "scale": [0.5, 0.5]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    facts = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    group = zarr.create_group(folder, attributes={"ome": facts})
+    array = group.create_array("0", shape=(side, side), chunks=(1024, 1024), dtype="uint8")
+    for top in range(0, side, 1024):
+        rows = np.arange(top, min(top + 1024, side)) % PATTERN
+        array[top : top + 1024] = noisy[rows[:, None], np.arange(side) % PATTERN]
+
+
+def write_model(folder: Path) -> None:
+    """Write a model of one small U-Net, which takes an image's brightness for the foreground's probability."""
+    load_tensorflow()
+    import keras
+
+    from microseg.models import build_model
+    from microseg.serving.card import ModelCard
+
+    model = Component(name="unet", params={"depth": 3, "filters": 8})
+    config = TrialConfig(model=model, tile=256, overlap=0.25, batch_size=8)
+    card = ModelCard(
+        name="nuclei", study="benchmark", trial="trial-000", config=config, channels=1, classes=("nucleus",),
+        data_digest="0" * 64,
+        instances=Component(name="watershed", params={"min_distance": 8, "smoothing": 1.0, "min_size": 20}),
+    )  # fmt: skip
+    inputs = keras.Input((None, None, 1))
+    network = build_model(model, 1, 1)
+    # Untrained, its answer means nothing: a thousandth of it is added, so that all of it is computed.
+    logits = 12 * (inputs - 0.6) + 1e-3 * network(inputs)
+    folder.mkdir()
+    keras.Model(inputs, keras.layers.Activation("sigmoid")(logits)).save(folder / "fold-0.keras")
+    card.write(folder)
+
+
+def one_size(folder: Path, side: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Predict one image, and return its figures."""
+    from contextlib import ExitStack
+
+    from microseg.serving.batch.folder import ObjectTable, Watch, predict_image
+    from microseg.serving.batch.options import PredictOptions
+    from microseg.serving.segmenter import Segmenter
+
+    load_tensorflow()
+    threads(2)
+    image, target, notes = folder / f"{side}.ome.zarr", folder / "masks", []
+    if not image.exists():
+        write_image(image, side)
+    given = PredictOptions.model_validate(options)
+    segmenter = Segmenter(folder / "model")
+    with ExitStack() as stack:
+        table = stack.enter_context(ObjectTable()) if given.instances else None
+        started = time.perf_counter()
+        done = predict_image(segmenter, str(image), str(target), given, table, Watch(note=notes.append))
+        seconds = time.perf_counter() - started
+    shutil.rmtree(target)
+    bound = re.search(r"at most ([\d.]+) GiB", notes[0])
+    assert bound
+    return {
+        "side": side,
+        "objects": done.objects,
+        "megapixels_per_second": side**2 / 1e6 / seconds,
+        "bound_mib": float(bound[1]) * 1024,
+        "peak_mib": peak_memory_mib(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 16384], help="sides of square images")
+    parser.add_argument("--instances", action="store_true", help="number and measure the objects too")
+    parser.add_argument("--max-memory", help="such as 2GiB")
+    parser.add_argument("--workdir", type=Path, help="where images and masks go (40960 pixels: 10 GiB)")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    given = parser.parse_args()
+    options = {"instances": given.instances, "max_memory": given.max_memory}
+    table = Table("side", "objects", "MP/s", "bound MiB", "peak MiB")
+    figures = []
+    with tempfile.TemporaryDirectory(dir=given.workdir) as name:
+        fresh = multiprocessing.get_context("spawn")
+        with fresh.Pool(1) as process:
+            process.apply(write_model, (Path(name) / "model",))
+        for side in given.sides:
+            with fresh.Pool(1) as process:
+                figures.append(process.apply(one_size, (Path(name), side, options)))
+            table.add_row(
+                *(
+                    f"{value:.1f}" if isinstance(value, float) else str(value)
+                    for value in figures[-1].values()
+                )
+            )
+    terminal().print(table)
+    write_json(given.json, figures)
+
+
+if __name__ == "__main__":
+    main()
