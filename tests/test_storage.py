@@ -127,6 +127,25 @@ def test_a_multipart_upload_is_complete(s3, tmp_path):
     assert storage.fetch("s3://lab/large.bin", tmp_path / "back").read_bytes() == source.read_bytes()
 
 
+def test_a_folder_goes_with_all_below_it_and_its_own_files_come_last(s3, tmp_path, monkeypatch):
+    folder = tmp_path / "mask.ome.zarr"
+    for name in ("zarr.json", "0/zarr.json", "0/c/1/2"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    stored, store = [], storage.store
+    monkeypatch.setattr(storage, "store", lambda path, uri: stored.append(uri) or store(path, uri))
+    storage.store_folder(folder, "s3://lab/masks/mask.ome.zarr")
+    assert stored[-1] == "s3://lab/masks/mask.ome.zarr/zarr.json"
+    back = storage.fetch_folder("s3://lab/masks/mask.ome.zarr", tmp_path / "back")
+    assert back == tmp_path / "back" / "mask.ome.zarr"
+    files = {
+        path.relative_to(back).as_posix(): path.read_text() for path in back.rglob("*") if path.is_file()
+    }
+    assert files == {name: name for name in ("zarr.json", "0/zarr.json", "0/c/1/2")}
+    with pytest.raises(MicrosegError, match=r"s3://lab/masks/none: no objects there"):
+        storage.fetch_folder("s3://lab/masks/none", tmp_path / "back")
+
+
 def test_listing_gives_the_files_of_one_folder_only(s3, tmp_path):
     source = tmp_path / "x"
     source.write_bytes(b"1")

@@ -129,7 +129,10 @@ def fetch_folder(uri: str, into: Path) -> Path:
     bucket, key = _address(uri.rstrip("/"), needs_key=True)
     target = into / PurePosixPath(key).name
     with _explained(uri):
-        for name in _keys(bucket, f"{key}/", ""):
+        names = _keys(bucket, f"{key}/", "")
+        if not names:
+            raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
+        for name in names:
             file = target / name.removeprefix(f"{key}/")
             file.parent.mkdir(parents=True, exist_ok=True)
             _client().download_file(bucket, name, str(file))

@@ -43,6 +43,16 @@ def test_the_first_call_of_a_size_is_not_timed():
     )
 
 
+def test_without_memory_for_it_no_larger_batch_is_tried():
+    sizes = []
+    tile = np.zeros((8, 8, 1), np.float32)
+    assert (
+        fastest_batch_size(lambda batch: sizes.append(len(batch)), tile, lambda: 0.0, lambda size: size <= 2)
+        == 2
+    )
+    assert max(sizes) == 2
+
+
 def test_an_image_is_large_from_256_tiles_on():
     assert is_large((512, 512, 1), 32)
     assert not is_large((512, 511, 1), 32)

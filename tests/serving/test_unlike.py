@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from microseg.data.images import read_image
-from microseg.serving.unlike import MOST_IMAGES, appearance, differences, look, sample, scale_difference
+from microseg.serving.unlike import (
+    MOST_IMAGES,
+    appearance,
+    differences,
+    look,
+    look_at,
+    sample,
+    scale_difference,
+)
 
 
 def cells(seed, size=96):
@@ -66,6 +74,14 @@ def test_the_rows_of_a_large_image_say_what_all_of_it_says():
     large = np.tile(cells(1, size=512), (5, 4, 1))
     for some, every in zip(look(large), look(large[:512, :2048]), strict=True):
         assert some == pytest.approx(every, rel=0.05)
+
+
+def test_windows_of_a_large_image_say_what_all_of_it_says():
+    large = np.tile(cells(1, size=256), (4, 4, 1))
+    windows = [large[y : y + 256, x : x + 256] for y in (0, 384, 768) for x in (0, 384, 768)]
+    for some, every in zip(look_at(windows), look(large), strict=True):
+        assert some == pytest.approx(every, rel=0.05)
+    assert look_at([large]) == pytest.approx(look(large))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 3), (9, 2, 1), (3, 3, 2)])
