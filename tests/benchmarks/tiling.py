@@ -2,7 +2,7 @@
 
 A U-Net with random weights, or those of ``--weights``, predicts one image. "Bare" is ``predict_on_batch`` on
 tiles that are ready and do not overlap; the others are compared with it after the overlap's extra pixels are
-counted. "One by one" is ``predict()`` for each tile, and MONAI's ``SlidingWindowInferer`` (where it is
+counted. "Predict" is `microseg predict` from a tiled TIFF to a PNG, in strips as for images of any size. "One by one" is ``predict()`` for each tile, and MONAI's ``SlidingWindowInferer`` (where it is
 installed) runs the same network, with the same weights, in PyTorch; both predict as many tiles as we do, or
 about as many where the grid differs.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tifffile
 from measure import terminal, write_json
 from numpy.typing import NDArray
 from rich.table import Table
@@ -147,12 +148,24 @@ def ways(given: argparse.Namespace, folder: Path) -> tuple[dict[str, tuple[Way, 
         network = one._members[0]
         found[f"bare {name}"] = (lambda network=network: bare(network, cut, given.batch), inner)
         found[f"microseg {name}"] = (lambda one=one: one.probability(image), tiles)
+        found[f"predict {name}"] = (lambda one=one: predict(one, image, folder), tiles)
     network, prepared = ours["float32"]._members[0], ours["float32"]._preprocess(image)
     found["one by one float32"] = (lambda: one_by_one(network, prepared, given.tile, tiles), tiles)
     stride = given.tile - 2 * halo_of(given.tile, given.overlap)
     theirs = (1 - (given.tile - given.side) // stride) ** 2
     found |= {name: (way, theirs) for name, way in rivals(given, network, prepared).items()}
     return found, {name: one.probability(image) for name, one in ours.items()}
+
+
+def predict(segmenter: Any, image: NDArray[np.generic], folder: Path) -> None:
+    """Predict from file to file, in strips."""
+    from microseg.serving.batch.image import predict_image
+    from microseg.serving.batch.options import PredictOptions
+
+    path = folder / "image.tif"
+    if not path.exists():
+        tifffile.imwrite(path, image[..., 0], tile=(512, 512))
+    predict_image(segmenter, str(path), str(folder), PredictOptions(max_memory="64GiB"))
 
 
 def bare(network: Any, tiles: NDArray[np.float32], batch: int) -> None:
@@ -186,8 +199,10 @@ def figures(measured: dict[str, Measured], megapixels: float) -> dict[str, float
     """Return the ratios that the project promises, more is better."""
     ours = {name: measured[f"microseg {name}"] for name in ("float32", "bfloat16")}
     ratios = {
-        f"of the bare network, {name}, per tile": measured[f"bare {name}"].per_tile / one.per_tile
-        for name, one in ours.items()
+        f"{way} of the bare network, {name}, per tile": measured[f"bare {name}"].per_tile
+        / measured[f"{way} {name}"].per_tile
+        for name in ours
+        for way in ("microseg", "predict")
     }
     ratios["bfloat16 times float32"] = ours["float32"].seconds / ours["bfloat16"].seconds
     for name, one in measured.items():

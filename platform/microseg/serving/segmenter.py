@@ -79,6 +79,7 @@ class Segmenter:
         # A model server calls from several threads; one image at a time keeps the memory flat.
         self._lock = threading.Lock()
         self._fixed, self._fastest = fixed_batch_size(), 0
+        self._called: set[int] = set()
 
     def probability(self, image: Image, tta: bool = False) -> Probability:
         """Predict a whole image, in tiles.
@@ -184,9 +185,9 @@ class Segmenter:
         return self._fastest
 
     def warm(self, shape: tuple[int, ...], room: Room = unlimited) -> int:
-        """Call the networks once as an image of that shape will, and return its `batch_size`.
+        """Call the networks as an image of that shape will, the first time, and return its `batch_size`.
 
-        What the first call compiles and keeps is there afterwards, and shows in the process's memory.
+        What that call compiles and keeps is there afterwards, and shows in the process's memory.
 
         Parameters
         ----------
@@ -198,7 +199,9 @@ class Segmenter:
         config = self.card.config
         channels = output_channels(config.preprocess, self.card.channels)
         size = self.batch_size((*shape[:2], channels), room)
-        self._predict(np.zeros((size, config.tile, config.tile, channels), np.float32))
+        if size not in self._called:
+            self._predict(np.zeros((size, config.tile, config.tile, channels), np.float32))
+            self._called.add(size)
         return size
 
     @property
