@@ -32,7 +32,7 @@ def load_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    with hidden("sklearn", "matplotlib"), _silent_descriptor():
+    with hidden("sklearn", "matplotlib"), silent_descriptor():
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices("GPU")  # says at its first call that there is no driver
 
@@ -50,7 +50,8 @@ def hidden(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent_descriptor() -> Iterator[None]:
+def silent_descriptor() -> Iterator[None]:
+    """Drop what is written to standard error, by compiled code too."""
     sys.stderr.flush()
     kept = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:

@@ -153,6 +153,12 @@ def predict(
     axes: Annotated[
         str, typer.Option(help="Order of the axes of multi-page TIFF files, such as TZCYX.")
     ] = "",
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Predict by workers of Ray: on the cluster of RAY_ADDRESS, or on this machine."
+        ),
+    ] = False,
 ) -> None:
     """Write a mask for every image, of any size, through the registered model."""
     load_tensorflow()
@@ -160,7 +166,7 @@ def predict(
     from microseg.tracking import store
 
     given = {"max_memory": max_memory or None, "axes": axes or None, "format": format}
-    values = {"instances": instances, "tta": tta, "skip_flat": skip_flat, **given}
+    values = {"instances": instances, "tta": tta, "skip_flat": skip_flat, "ray": ray, **given}
     options = parse(PredictOptions, values, "predict")
     store.connect()
     with _progress() as progress:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 
 from microseg import storage
 from microseg.errors import MicrosegError
 from microseg.serving.batch.files import check_targets, images_of
 from microseg.serving.batch.image import Watch, predict_image
 from microseg.serving.batch.loading import load_segmenter
-from microseg.serving.batch.options import PLAIN, PredictOptions
-from microseg.serving.batch.summary import PredictSummary, Written
+from microseg.serving.batch.options import PLAIN, PredictOptions, Request
+from microseg.serving.batch.summary import Outcome, PredictSummary, Written
 from microseg.serving.batch.table import OBJECTS, ObjectTable
+from microseg.serving.segmenter import Segmenter
 
 Progress = Callable[[float, int], None]
 
@@ -59,18 +60,23 @@ def predict_folder(
     target = storage.normalise(target)
     images, skipped = images_of(storage.normalise(source))
     check_targets(images, target)
+    request = Request(model_uri, tuple(images), target, options)
     segmenter = load_segmenter(model_uri)
     written: dict[str, Written] = {}
     failed: dict[str, str] = {}
     started = time.perf_counter()
     with ExitStack() as stack:
         table = stack.enter_context(ObjectTable()) if options.instances else None
-        for number, image in enumerate(images):
-            watch = Watch(_share(progress, number, len(images)), note)
-            try:
-                written[image] = predict_image(segmenter, image, target, options, table, watch)
-            except MicrosegError as error:
-                failed[image] = str(error).removeprefix(f"{image}: ")
+        predict = _on_cluster if options.ray else _here
+        outcomes = predict(
+            request, segmenter, table, lambda number: _watch(progress, note, number, len(images))
+        )
+        stack.enter_context(closing(outcomes))
+        for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
+            if isinstance(outcome, MicrosegError):
+                failed[image] = str(outcome).removeprefix(f"{image}: ")
+            else:
+                written[image] = outcome
             progress(number + 1, len(images))
         if table is not None:
             table.store(storage.join(target, OBJECTS))
@@ -88,6 +94,29 @@ def predict_folder(
     )
 
 
-def _share(progress: Progress, finished: int, images: int) -> Callable[[float], None]:
-    """Return what tells the progress of one image as that of all."""
-    return lambda share: progress(finished + share, images)
+def _watch(progress: Progress, note: Callable[[str], None], finished: int, images: int) -> Watch:
+    """Return who is told of one image, when so many are finished."""
+    return Watch(lambda share: progress(finished + share, images), note)
+
+
+def _here(
+    request: Request, segmenter: Segmenter, table: ObjectTable | None, watch: Callable[[int], Watch]
+) -> Generator[Outcome]:
+    """Predict one image after the other in this process."""
+    for number, image in enumerate(request.images):
+        try:
+            outcome: Outcome = predict_image(
+                segmenter, image, request.target, request.options, table, watch(number)
+            )
+        except MicrosegError as error:
+            outcome = error
+        yield outcome
+
+
+def _on_cluster(
+    request: Request, segmenter: Segmenter, table: ObjectTable | None, watch: Callable[[int], Watch]
+) -> Generator[Outcome]:
+    """Predict by workers of Ray, whose import takes seconds."""
+    from microseg.serving.batch.cluster import predict_on_cluster
+
+    return predict_on_cluster(request, segmenter, table, watch)

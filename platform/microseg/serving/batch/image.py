@@ -21,7 +21,7 @@ from microseg.serving.batch.opening import Source, open_source
 from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import format_of
 from microseg.serving.batch.summary import Written
-from microseg.serving.batch.table import ObjectTable
+from microseg.serving.batch.table import TakesObjects
 from microseg.serving.large import parts, predict_part
 from microseg.serving.objects import as_uint16
 from microseg.serving.segmenter import Segmenter
@@ -42,7 +42,7 @@ def predict_image(
     image: str,
     target: str,
     options: PredictOptions,
-    table: ObjectTable | None = None,
+    table: TakesObjects | None = None,
     watch: Watch | None = None,
 ) -> Written:
     """Write the mask of one image, or its numbered objects.
@@ -57,7 +57,7 @@ def predict_image(
         The folder of the masks.
     options : PredictOptions
         What was asked for.
-    table : ObjectTable, optional
+    table : TakesObjects, optional
         Takes the objects; given where the options ask for them.
     watch : Watch, optional
         Who is told how far it is.
@@ -99,7 +99,12 @@ def is_small(stream: ImageStream, options: PredictOptions) -> bool:
 
 
 def predict_whole(
-    segmenter: Segmenter, source: Source, stream: ImageStream, mask: str, tta: bool, table: ObjectTable | None
+    segmenter: Segmenter,
+    source: Source,
+    stream: ImageStream,
+    mask: str,
+    tta: bool,
+    table: TakesObjects | None,
 ) -> Written:
     """Write the mask of a small image as PNG.
 

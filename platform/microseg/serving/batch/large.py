@@ -17,7 +17,7 @@ from microseg.serving.batch.opening import Source
 from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import format_of, publish
 from microseg.serving.batch.summary import Written
-from microseg.serving.batch.table import ObjectTable
+from microseg.serving.batch.table import TakesObjects
 from microseg.serving.large import (
     CheckedPlane,
     Job,
@@ -105,7 +105,7 @@ def begin(
     )
 
 
-def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: ObjectTable | None) -> Written:
+def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: TakesObjects | None) -> Written:
     """Put the mask at its place; where a table asks for objects, they are numbered and measured before.
 
     Parameters
@@ -116,7 +116,7 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Objec
         The image.
     begun : Begun
         All parts of it are predicted.
-    table : ObjectTable, optional
+    table : TakesObjects, optional
         Takes the objects.
     """
     store = MaskStore(begun.job.target, resumed=True)
@@ -142,7 +142,7 @@ def indices(stream: ImageStream) -> list[Plane]:
 
 
 def _numbered(
-    segmenter: Segmenter, stream: ImageStream, begun: Begun, predicted: MaskStore, table: ObjectTable
+    segmenter: Segmenter, stream: ImageStream, begun: Begun, predicted: MaskStore, table: TakesObjects
 ) -> tuple[int, int, MaskStore]:
     """Tell the objects of all planes apart; what they were predicted from goes, their own store comes."""
     name = Path(begun.job.target.name.replace(".predicted.", ".objects."))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from microseg.config import Strict
+from microseg.errors import MicrosegError
 from microseg.instances import HALO
 
 
@@ -35,6 +36,9 @@ class Written(NamedTuple):
     objects: int = 0
     larger: int = 0
     resumed: float = 0.0
+
+
+Outcome = Written | MicrosegError  # the latter says why an image could not be used
 
 
 class PredictSummary(Strict):

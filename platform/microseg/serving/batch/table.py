@@ -7,12 +7,19 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from microseg import storage
 from microseg.instances import IN_MICROMETRES, Table
 
 OBJECTS = "objects.csv"
+
+
+class TakesObjects(Protocol):
+    """Where the measurements of objects go."""
+
+    def add(self, image: str, tables: Iterable[Table]) -> None:
+        """Take the objects of an image; all of them, or none if ``tables`` fails on the way."""
 
 
 class ObjectTable:
