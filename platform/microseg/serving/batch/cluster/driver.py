@@ -14,6 +14,7 @@ import mlflow
 
 from microseg import storage
 from microseg.cluster import joined
+from microseg.data.files import absolute
 from microseg.data.streams import MaskStore, is_streamed
 from microseg.errors import MicrosegError, counted
 from microseg.runtime import silent_descriptor
@@ -64,6 +65,8 @@ def predict_on_cluster(
     MicrosegError
         If no cluster answers, or a machine of it does not see the files or the model.
     """
+    if Path(request.model_uri).exists():
+        request = request._replace(model_uri=str(absolute(Path(request.model_uri))))
     with joined(), _places(request) as places:
         pool = pool_of(machines())
         divided, failed = _begun(request, segmenter, watch)
@@ -89,10 +92,11 @@ def predict_on_cluster(
 
 @contextmanager
 def _places(request: Request) -> Iterator[tuple[Path, ...]]:
-    """Yield what every machine must see: the first image, and a file that is put beside the masks."""
-    seen = [Path(image) for image in request.images[:1] if not storage.is_remote(image)]
+    """Yield what every machine must see: image, model, and a file that is put beside the masks."""
+    named = map(Path, (request.images[0], request.model_uri))
+    seen = tuple(path for path in named if path.exists())  # what is not, is an address
     if storage.is_remote(request.target):
-        yield tuple(seen)
+        yield seen
         return
     with tempfile.NamedTemporaryFile(dir=request.target, prefix=".microseg-") as probe:
         yield (*seen, Path(probe.name))
@@ -116,18 +120,8 @@ def _begun(
     return divided, failed
 
 
-def divide(request: Request, segmenter: Segmenter, image: str, rows: int = ROWS) -> Divided | None:
-    """Begin an image, if it is a large one that all workers can read in windows and write to.
-
-    Parameters
-    ----------
-    request, segmenter
-        See `predict_on_cluster`.
-    image : str
-        Its address.
-    rows : int
-        Of a part at most, a multiple of `microseg.data.streams.CHUNK`.
-    """
+def divide(request: Request, segmenter: Segmenter, image: str) -> Divided | None:
+    """Begin an image, if it is a large one that all workers can read in windows and write to."""
     source = Source(image, Path(image), request.options.axes or segmenter.card.axes)
     if storage.is_remote(image) or storage.is_remote(request.target) or not is_streamed(source.path):
         return None
@@ -136,7 +130,7 @@ def divide(request: Request, segmenter: Segmenter, image: str, rows: int = ROWS)
             return None
         begun = begin(segmenter, source, stream, request.target, request.options)
     store = MaskStore(begun.job.target, resumed=True)
-    return Divided(begun, store.array.size, tuple(parts(store, begun.plan, rows)))
+    return Divided(begun, store.array.size, tuple(parts(store, begun.plan, ROWS)))
 
 
 def _rows(work: Work, failed: Failed) -> list[Row]:

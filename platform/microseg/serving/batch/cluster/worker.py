@@ -129,8 +129,8 @@ def prepared(work: Work) -> Segmenter:
     for place in work.places:
         if not place.exists():
             raise MicrosegError(
-                f"{place} is not there; give --input and --output on a file system that all machines share, "
-                "or s3:// addresses"
+                f"{place} is not there; images, masks and a model that has a path must be on a file system "
+                "that all machines share: give such paths, or s3:// addresses"
             )
     mlflow.set_tracking_uri(work.tracking_uri)
     segmenter = load_segmenter(work.request.model_uri)
