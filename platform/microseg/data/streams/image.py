@@ -13,7 +13,7 @@ import numpy as np
 from microseg.data.images import DAMAGE, Array, supported
 from microseg.errors import MicrosegError
 
-CACHE = 64 * 2**20
+CACHE = 32 * 2**20
 
 Plane = tuple[int, ...]
 

@@ -11,7 +11,7 @@ from microseg.data.preprocess import Transform, output_channels
 from microseg.data.streams import ImageStream, Plane
 from microseg.serving.segmenter import Image, Segmenter
 
-BAND = 64 * 2**20  # bytes of a band of whole rows
+BAND = 32 * 2**20  # bytes of a band of whole rows
 _WINDOW, _WINDOWS = 256, 8  # side of a sample, and samples along each axis
 
 
