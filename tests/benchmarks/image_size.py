@@ -74,10 +74,9 @@ def write_model(folder: Path) -> None:
 
 def one_size(folder: Path, side: int, options: dict[str, Any]) -> dict[str, Any]:
     """Predict one image, and return its figures."""
-    from contextlib import ExitStack
-
-    from microseg.serving.batch.folder import ObjectTable, Watch, predict_image
+    from microseg.serving.batch.image import Watch, predict_image
     from microseg.serving.batch.options import PredictOptions
+    from microseg.serving.batch.table import ObjectTable
     from microseg.serving.segmenter import Segmenter
 
     load_tensorflow()
@@ -87,11 +86,10 @@ def one_size(folder: Path, side: int, options: dict[str, Any]) -> dict[str, Any]
         write_image(image, side)
     given = PredictOptions.model_validate(options)
     segmenter = Segmenter(folder / "model")
-    with ExitStack() as stack:
-        table = stack.enter_context(ObjectTable()) if given.instances else None
-        started = time.perf_counter()
-        done = predict_image(segmenter, str(image), str(target), given, table, Watch(note=notes.append))
-        seconds = time.perf_counter() - started
+    table = ObjectTable(folder / "objects.csv") if given.instances else None
+    started = time.perf_counter()
+    done = predict_image(segmenter, str(image), str(target), given, table, Watch(note=notes.append))
+    seconds = time.perf_counter() - started
     shutil.rmtree(target)
     bound = re.search(r"at most ([\d.]+) GiB", notes[0])
     assert bound

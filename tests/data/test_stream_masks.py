@@ -15,7 +15,7 @@ import tifffile
 import zarr
 from zarr.storage import _local
 
-from microseg.data.streams import MaskStore, is_finished, levels, ome_tiff, open_stream, store, write_ome_tiff
+from microseg.data.streams import MaskStore, levels, ome_tiff, open_stream, store, write_ome_tiff
 from microseg.errors import MicrosegError
 
 ORIGIN = {"model": "cells/3", "image": "sha256:ab", "options": {"tta": True, "spacing": (1, 2)}}
@@ -191,16 +191,6 @@ def test_an_older_mask_is_replaced(tmp_path, image):
         mask.finish()
     assert zarr.open_group(tmp_path / "mask.ome.zarr", mode="r")["0"][0, 0] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.ome.tif", "mask.ome.zarr"]
-
-
-def test_a_finished_mask_is_known_by_its_origin(tmp_path, image):
-    target = tmp_path / "mask.ome.zarr"
-    mask = MaskStore.open(target, image(40, 40), np.uint8, ORIGIN)
-    fill(mask, np.zeros((40, 40), np.uint8))
-    assert not is_finished(target, ORIGIN)
-    mask.finish()
-    assert is_finished(target, ORIGIN)
-    assert not is_finished(target, ORIGIN | {"model": "cells/4"})
 
 
 def test_a_mask_that_is_not_wanted_any_more_is_removed(tmp_path, image):

@@ -13,6 +13,7 @@ from microseg import storage
 from microseg.data.images import read_labels, write_image
 from microseg.errors import MicrosegError
 from microseg.serving.batch import PredictOptions, load_segmenter, predict_folder
+from microseg.serving.batch import folder as module
 from microseg.serving.segmenter import Segmenter
 
 OBJECTS = PredictOptions(instances=True)
@@ -84,6 +85,80 @@ def test_more_objects_than_16_bits_hold_fail_alone(registered, folder, tmp_path,
     assert [Path(mask).name for mask in summary.masks] == ["tiny.png"]
 
 
+def interrupt_after(monkeypatch, count):
+    """Let a run be interrupted when so many images are finished; return the images that it began."""
+    begun = []
+    predict_image = module.predict_image
+
+    def interrupted(segmenter, image, *given):
+        if len(begun) == count:
+            raise KeyboardInterrupt
+        begun.append(Path(image).name)
+        return predict_image(segmenter, image, *given)
+
+    monkeypatch.setattr(module, "predict_image", interrupted)
+    return begun
+
+
+@pytest.mark.parametrize("options", [PredictOptions(), OBJECTS])
+def test_an_interrupted_run_goes_on_with_the_images_that_are_left(
+    registered, folder, tmp_path, monkeypatch, options
+):
+    expected = predict_folder(CHAMPION, str(folder), str(tmp_path / "whole"), options)
+    out, shares = tmp_path / "out", []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        predict_folder(CHAMPION, str(folder), str(out), options)
+    part = out / ".objects.csv.part"
+    part.write_bytes((part.read_bytes() if part.exists() else b"") + b"half-writ")  # a killed process's
+    with monkeypatch.context() as patch:
+        begun = interrupt_after(patch, 9)
+        done = predict_folder(CHAMPION, str(folder), str(out), options, lambda *told: shares.append(told))
+    assert begun == ["tiny.png"]
+    assert done.resumed == {str(folder / name): 1.0 for name in ("a.png", "b.tif")}
+    assert shares == [(3, 3)]
+    assert (done.objects, done.failed) == (expected.objects, {})
+    assert done.megapixels == pytest.approx(1e-6)
+    if options.instances:
+        assert (out / "objects.csv").read_text() == (tmp_path / "whole" / "objects.csv").read_text()
+        assert not part.exists()
+    for mask in expected.masks:
+        assert_array_equal(read_labels(out / Path(mask).name), read_labels(Path(mask)))
+    assert (
+        predict_folder(CHAMPION, str(folder), str(out), options).resumed == {}
+    )  # asked for again, done again
+
+
+@pytest.mark.parametrize("change", ["options", "image", "mask", "list", "table"])
+def test_after_any_change_all_images_are_predicted_anew(
+    registered, folder, image, tmp_path, monkeypatch, change
+):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        predict_folder(CHAMPION, str(folder), str(out), OBJECTS)
+    options = PredictOptions(instances=True, tta=change == "options")
+    if change == "table":
+        (out / ".objects.csv.part").unlink()
+    if change == "image":
+        write_image(folder / "a.png", image[::-1])
+    if change == "mask":
+        (out / "b.png").unlink()
+    if change == "list":
+        (out / module.FINISHED).write_text('{"digest": "fe')
+    assert predict_folder(CHAMPION, str(folder), str(out), options).resumed == {}
+
+
+def test_a_list_whose_last_line_is_torn_counts_up_to_it(registered, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        predict_folder(CHAMPION, str(folder), str(out))
+    text = (out / module.FINISHED).read_text()
+    (out / module.FINISHED).write_text(text[:-20])
+    assert list(predict_folder(CHAMPION, str(folder), str(out)).resumed) == [str(folder / "a.png")]
+
+
 def test_one_file_is_as_good_as_a_folder(registered, folder, tmp_path):
     summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"))
     assert [Path(mask).name for mask in summary.masks] == ["a.png"]
@@ -104,6 +179,7 @@ def test_an_image_that_cannot_be_used_is_named_and_the_others_are_done(registere
 
 def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp_path, monkeypatch):
     """The server's half is tested in test_storage; here a folder stands for the bucket."""
+    monkeypatch.setenv("MICROSEG_HOME", str(tmp_path / "home"))
     bucket = tmp_path / "bucket"
     shutil.copytree(folder, bucket / "in")
 
@@ -124,6 +200,7 @@ def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp
     (bucket / "in" / "text.png").write_text("no image")
     monkeypatch.setattr(storage, "fetch", fetch)
     monkeypatch.setattr(storage, "store", store)
+    monkeypatch.setattr(storage, "size", lambda uri: (bucket / uri.removeprefix("s3://lab/")).stat().st_size)
     summary = predict_folder(CHAMPION, "s3://lab/in", "s3://lab/out/")
     assert summary.masks == ("s3://lab/out/a.png", "s3://lab/out/tiny.png")
     assert summary.failed == {"s3://lab/in/text.png": "not a PNG, TIFF or JPEG file; save it as PNG or TIFF"}

@@ -16,7 +16,7 @@ from microseg.cli.options import Folds, Seed, Study, data_options, folds_of, sou
 from microseg.cli.root import app, say
 from microseg.config import Component, parse
 from microseg.data.options import DataOptions
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, counted
 from microseg.runtime import load_tensorflow
 
 if TYPE_CHECKING:
@@ -179,23 +179,33 @@ def _predicted(done: PredictSummary, output: str) -> None:
     speed = f"{done.megapixels:.1f} megapixels, {done.megapixels_per_second:.2f} megapixels/s"
     found = "" if done.objects is None else f" with {done.objects} objects, measured in objects.csv,"
     say(f"wrote {len(done.masks)} masks{found} to {output} ({speed})")
-    for image, share in done.resumed.items():
-        say(f"resumed  {image}: {share:.0%} was done before")
-    for image, objects in done.larger.items():
-        where = f"in pieces of foreground larger than the halo of {done.halo} pixels"
-        say(f"note   {image}: {objects} objects lie {where}; one piece might divide them otherwise")
-    if done.seams:
-        say(f"note   {done.seams}")
-    for image, sentences in itertools.islice(done.unlike.items(), _SHOWN):
-        say(f"unlike the training images  {image}: {'; '.join(sentences)}")
-    if len(done.unlike) > _SHOWN:
-        say(f"unlike the training images  {len(done.unlike) - _SHOWN} more of {len(done.masks)}")
+    for remark in _remarks(done):
+        say(remark)
     for image, reason in done.failed.items():
         sys.stderr.write(f"microseg: {image}: {reason}\n")
     if done.skipped:
         say(f"not images: {', '.join(done.skipped)}")
     if done.failed:
         raise typer.Exit(2)
+
+
+def _remarks(done: PredictSummary) -> Iterator[str]:
+    """Yield what is to be known about the masks that were written."""
+    whole = sum(share == 1 for share in done.resumed.values())
+    if whole:
+        yield f"resumed  {counted(whole, 'image')} had been finished before"
+    for image, share in done.resumed.items():
+        if share < 1:
+            yield f"resumed  {image}: {share:.0%} had been done before"
+    for image, objects in done.larger.items():
+        where = f"in pieces of foreground larger than the halo of {done.halo} pixels"
+        yield f"note   {image}: {objects} objects lie {where}; one piece might divide them otherwise"
+    if done.seams:
+        yield f"note   {done.seams}"
+    for image, sentences in itertools.islice(done.unlike.items(), _SHOWN):
+        yield f"unlike the training images  {image}: {'; '.join(sentences)}"
+    if len(done.unlike) > _SHOWN:
+        yield f"unlike the training images  {len(done.unlike) - _SHOWN} more of {len(done.masks)}"
 
 
 @app.command()

@@ -11,7 +11,7 @@ from microseg.data.streams.levels import CHUNK
 from microseg.data.streams.ome_tiff import write_ome_tiff
 from microseg.data.streams.omezarr import ZARR_MARKS
 from microseg.data.streams.opening import is_streamed, open_stream
-from microseg.data.streams.store import MaskStore, is_finished
+from microseg.data.streams.store import MaskStore
 
 # Each thread in which zarr decodes keeps memory of its own: with its 6 threads and 10 chunks under way, the
 # objects of 12288 x 12288 pixels took 371 MiB and those of 4096 x 4096 300 MiB; with one, 231 and 230.
@@ -23,7 +23,6 @@ __all__ = [
     "ImageStream",
     "MaskStore",
     "Plane",
-    "is_finished",
     "is_streamed",
     "open_stream",
     "stream_of",

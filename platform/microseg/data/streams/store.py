@@ -171,11 +171,6 @@ class MaskStore:
         return [(*plane, *place) for place in itertools.product(*sides)]
 
 
-def is_finished(target: Path, origin: dict[str, Any]) -> bool:
-    """Say whether a mask is whole and was made of the same image in the same way, see `MaskStore.open`."""
-    return bool((_facts_of(target) or {}).get("origin") == _as_json(origin))
-
-
 def _as_json(origin: dict[str, Any]) -> Any:
     """Return it as it will be read back: with lists for tuples."""
     return json.loads(json.dumps(origin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
@@ -59,6 +60,15 @@ def stem(image: str) -> str:
 def mask_of(image: str, target: str, suffix: str) -> str:
     """Return where the mask of an image goes."""
     return storage.join(target, f"{stem(image)}{suffix}")
+
+
+def workplace(target: str) -> Path:
+    """Return where unfinished work lies: beside the masks, or on this machine if those are remote."""
+    if not storage.is_remote(target):
+        return Path(target)
+    place = storage.home() / "predictions" / hashlib.sha256(target.encode()).hexdigest()[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def check_targets(images: list[str], target: str) -> None:

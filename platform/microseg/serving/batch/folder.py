@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 from microseg import storage
 from microseg.errors import MicrosegError
-from microseg.serving.batch.files import check_targets, images_of
+from microseg.serving.batch.files import check_targets, images_of, workplace
+from microseg.serving.batch.finished import Finished
 from microseg.serving.batch.image import Watch, predict_image
 from microseg.serving.batch.loading import load_segmenter
 from microseg.serving.batch.options import PLAIN, PredictOptions, Request
 from microseg.serving.batch.summary import Outcome, PredictSummary, Written
 from microseg.serving.batch.table import OBJECTS, ObjectTable
 from microseg.serving.segmenter import Segmenter
+
+FINISHED = ".microseg-predict.jsonl"
 
 Progress = Callable[[float, int], None]
 
@@ -31,7 +34,7 @@ def predict_folder(
 
     An image that cannot be used does not stop the others; it is in the summary's ``failed``. Images of more
     than `microseg.serving.batch.image.SMALL` pixels are predicted in strips: memory does not grow with
-    them, and interrupted ones go on where they stopped.
+    them. An interrupted run goes on where it stopped, also within a large image.
 
     Parameters
     ----------
@@ -60,43 +63,44 @@ def predict_folder(
     target = storage.normalise(target)
     images, skipped = images_of(storage.normalise(source))
     check_targets(images, target)
-    request = Request(model_uri, tuple(images), target, options)
     segmenter = load_segmenter(model_uri)
-    written: dict[str, Written] = {}
-    failed: dict[str, str] = {}
     started = time.perf_counter()
-    with ExitStack() as stack:
-        table = stack.enter_context(ObjectTable()) if options.instances else None
-        predict = _on_cluster if options.ray else _here
-        outcomes = predict(
-            request, segmenter, table, lambda number: _watch(progress, note, number, len(images))
+    request = Request(model_uri, tuple(images), target, options)
+    unfinished = workplace(target) / f".{OBJECTS}.part"
+    finished = Finished(workplace(target) / FINISHED, request, segmenter.digest, unfinished)
+    table = ObjectTable(unfinished, finished.table) if options.instances else None
+    outcomes: dict[str, Outcome] = dict(finished.images)
+    left = request._replace(images=tuple(image for image in images if image not in outcomes))
+    predict = _on_cluster if options.ray else _here
+
+    def watch(number: int) -> Watch:
+        return Watch(
+            lambda share: progress(len(images) - len(left.images) + number + share, len(images)), note
         )
-        stack.enter_context(closing(outcomes))
-        for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True)):
-            if isinstance(outcome, MicrosegError):
-                failed[image] = str(outcome).removeprefix(f"{image}: ")
-            else:
-                written[image] = outcome
-            progress(number + 1, len(images))
-        if table is not None:
-            table.store(storage.join(target, OBJECTS))
+
+    with closing(predict(left, segmenter, table, watch)) as predicted:
+        for number, (image, outcome) in enumerate(zip(left.images, predicted, strict=True)):
+            outcomes[image] = outcome
+            if isinstance(outcome, Written):
+                finished.add(image, outcome, table.size if table else 0)
+            watch(number).share(1)
+    if table is not None:
+        table.store(storage.join(target, OBJECTS))
+    finished.clear()
+    written = {image: one for image in images if isinstance(one := outcomes[image], Written)}
+    failed = {image: one for image in images if isinstance(one := outcomes[image], MicrosegError)}
     return PredictSummary(
         masks=tuple(one.mask for one in written.values()),
         objects=sum(one.objects for one in written.values()) if options.instances else None,
         larger={image: one.larger for image, one in written.items() if one.larger},
         unlike={image: one.unlike for image, one in written.items() if one.unlike},
-        failed=failed,
+        failed={image: str(error).removeprefix(f"{image}: ") for image, error in failed.items()},
         skipped=skipped,
         resumed={image: one.resumed for image, one in written.items() if one.resumed},
-        megapixels=sum(one.pixels for one in written.values()) / 1e6,
+        megapixels=sum(one.pixels * (1 - one.resumed) for one in written.values()) / 1e6,
         seconds=time.perf_counter() - started,
         seams=segmenter.card.seams,
     )
-
-
-def _watch(progress: Progress, note: Callable[[str], None], finished: int, images: int) -> Watch:
-    """Return who is told of one image, when so many are finished."""
-    return Watch(lambda share: progress(finished + share, images), note)
 
 
 def _here(

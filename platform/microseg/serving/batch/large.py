@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import microseg
 from microseg import storage
 from microseg.data.files import identity
 from microseg.data.streams import ImageStream, MaskStore, Plane
-from microseg.serving.batch.files import SUFFIXES, mask_of, stem
+from microseg.serving.batch.files import SUFFIXES, mask_of, stem, workplace
 from microseg.serving.batch.opening import Source
 from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import format_of, publish
@@ -87,7 +86,7 @@ def begin(
     origin = _origin(segmenter, source, options)
     foreground = options.instances and segmenter.card.instances is not None
     store_at = (
-        _workplace(target) / f".{stem(source.name)}.{'predicted' if options.instances else 'mask'}.ome.zarr"
+        workplace(target) / f".{stem(source.name)}.{'predicted' if options.instances else 'mask'}.ome.zarr"
     )
     if kind == "ome-zarr" and not options.instances and not storage.is_remote(target):
         store_at = Path(mask_of(source.name, target, SUFFIXES[kind]))
@@ -185,10 +184,3 @@ def _origin(segmenter: Segmenter, source: Source, options: PredictOptions) -> di
         "image_sha256": identity(source.path),
         "options": options.model_dump(mode="json", include={"instances", "tta", "skip_flat", "axes"}),
     }
-
-
-def _workplace(target: str) -> Path:
-    """Return where unfinished masks lie: beside the finished ones, or on this machine if those are remote."""
-    if not storage.is_remote(target):
-        return Path(target)
-    return storage.home() / "predictions" / hashlib.sha256(target.encode()).hexdigest()[:16]

@@ -49,9 +49,9 @@ class PredictSummary(Strict):
     the blocks in which large images are labelled;
     ``unlike`` maps an image that does not look like those of the training to sentences that say how, and
     ``failed`` one that could not be segmented to the reason; ``skipped`` are files that are no images;
-    ``resumed`` maps an image to the share of it that an earlier run had done. ``seconds`` counts reading,
-    predicting and writing, not the loading of the model. ``seams`` says what tiles change of the model's
-    predictions, where its card does.
+    ``resumed`` maps an image to the share of it that an earlier run had done. ``megapixels`` and ``seconds``
+    count what this run has read, predicted and written, not the loading of the model. ``seams`` says what
+    tiles change of the model's predictions, where its card does.
     """
 
     masks: tuple[str, ...]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import tempfile
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Protocol, TextIO
 
 from microseg import storage
 from microseg.instances import IN_MICROMETRES, Table
@@ -26,24 +25,33 @@ class ObjectTable:
     """A CSV file in the making; nothing of it is at its target before `store`.
 
     The columns in micrometres are empty where an image's pixel size is not known.
+
+    Parameters
+    ----------
+    path : Path
+        The unfinished file.
+    size : int
+        How many bytes of it are kept from an interrupted run; what follows them was half-written.
     """
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="microseg-")
-        self._path = Path(self._folder.name) / OBJECTS
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self._path = path
         self._columns: list[str] = []
+        if not size:
+            path.unlink(missing_ok=True)
+            return
+        os.truncate(path, size)
+        with path.open(newline="", encoding="utf-8") as file:
+            self._columns = next(csv.reader(file))[1:]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.cleanup()
+    @property
+    def size(self) -> int:
+        """How many bytes are written."""
+        return self._path.stat().st_size if self._path.exists() else 0
 
     def add(self, image: str, tables: Iterable[Table]) -> None:
         """Append the objects of an image; all of them, or none if ``tables`` fails on the way."""
-        before = self._path.stat().st_size if self._path.exists() else 0
+        before = self.size
         with self._path.open("a", newline="", encoding="utf-8") as file:
             try:
                 for table in tables:
@@ -54,9 +62,10 @@ class ObjectTable:
                 raise
 
     def store(self, target: str) -> None:
-        """Put the table at its place, if any image was added."""
+        """Put the table at its place, if any image was added; it is complete."""
         if self._columns:
             storage.store(self._path, target)
+        self._path.unlink(missing_ok=True)
 
     def _write(self, file: TextIO, image: str, table: Table) -> None:
         writer = csv.writer(file)
