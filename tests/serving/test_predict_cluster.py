@@ -1,6 +1,9 @@
 """`microseg predict --ray`: what one machine predicts, on two, though a worker dies; and what is refused."""
 
 import errno
+import os
+import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +30,9 @@ from microseg.serving.batch.cluster.worker import (
     prepared,
 )
 from microseg.serving.batch.options import Request
+
+# Ray 2.60 sets those itself, each time it copies the settings of Ray Data.
+pytestmark = pytest.mark.filterwarnings("ignore:`use_.+` is deprecated:DeprecationWarning")
 
 CHAMPION = "models:/cells@champion"
 
@@ -159,7 +165,7 @@ def without_ray(monkeypatch):
     def answers(work, rows, pool):
         seen.extend((row["image"], row["part"]) for row in rows)
         own = Worker(work)
-        return (own(row)["answer"] for row in rows)
+        return (own(row)["answer"] for row in rows)  # a generator, as it is closed
 
     monkeypatch.setattr(driver, "_answers", answers)
     return seen
@@ -187,3 +193,106 @@ def test_rows_are_places_and_the_result_is_that_of_one_machine(
     assert done["there"].objects == done["here"].objects and len(done["here"].masks) == 3
     shares = [share for share, images in told[len(told) // 2 :] if images == 4]
     assert shares == sorted(shares) and shares[-1] == 4
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two machines of one core each, both on this host, whose processes are known by a mark."""
+    mark = {
+        "MICROSEG_TEST_MARK": f"{os.getpid()}-{time.time_ns()}",
+        "MICROSEG_BATCH_SIZE": "4",
+        "RAY_AUTH_MODE": "disabled",  # as in this process: a head asks for a token where a local Ray has left one
+        "RAY_worker_niceness": "0",  # beside other tests a worker would wait for minutes
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "platform"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in mark.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        from ray.cluster_utils import Cluster
+
+        machine = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20}
+        both = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
+        try:
+            both.add_node(**machine)
+            patch.setenv("RAY_ADDRESS", both.address)
+            yield SimpleNamespace(mark=mark["MICROSEG_TEST_MARK"])
+        finally:
+            both.shutdown()
+
+
+def workers_of(cluster) -> list[int]:
+    """Return the processes of the workers that hold a model."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if (
+                title.startswith("ray::MapWorker")
+                and cluster.mark.encode() in (folder / "environ").read_bytes()
+            ):
+                found.append(int(folder.name))
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def killed(cluster, registered, store_of_registered, image, tmp_path_factory):
+    """Images predicted here and there, where a worker is killed once the first part is done."""
+    folder = tmp_path_factory.mktemp("killed")
+    source = folder_of_images(folder / "in", image, 6000, 600)
+    before, notes = [], []
+
+    def told(done: float, images: int) -> None:
+        if 1 < done < 2 and not before:
+            before.extend(workers_of(cluster))
+            time.sleep(0.3)  # a part takes more than a second, so that both are amid one
+            os.kill(min(before), signal.SIGKILL)
+
+    with store_of_registered():
+        call = [CHAMPION, str(source)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("microseg.serving.batch.image.SMALL", 2**20)
+            patch.setattr(driver, "ROWS", 1024)
+            options = PredictOptions(instances=True, tta=True)
+            here = predict_folder(*call, str(folder / "here"), options)
+            options = options.model_copy(update={"ray": True})
+            there = predict_folder(*call, str(folder / "there"), options, told, notes.append)
+    return SimpleNamespace(folder=folder, here=here, there=there, before=before, notes=notes)
+
+
+@pytest.mark.slow
+def test_both_machines_have_a_worker_and_one_dies_at_its_part(killed):
+    assert len(killed.before) == 2
+    assert killed.notes[-1] == "1 part had to be begun again, as workers or machines died"
+
+
+@pytest.mark.slow
+def test_the_result_is_complete_and_that_of_one_machine_bit_by_bit(killed):
+    assert len(killed.there.masks) == 3 and not ray.is_initialized()
+    assert contents(killed.folder / "there") == contents(killed.folder / "here")
+    assert killed.there.failed == killed.here.failed
+    assert list(killed.there.failed) == [str(killed.folder / "in" / "bad.png")]
+
+
+@pytest.mark.slow
+def test_what_is_done_is_kept_when_a_person_interrupts(cluster, registered, image, tmp_path, monkeypatch):
+    source = folder_of_images(tmp_path / "in", image, 6000, 1500)
+    monkeypatch.setattr(driver, "ROWS", 1024)
+
+    def told(done: float, images: int) -> None:
+        if 1 < done < 2:
+            raise KeyboardInterrupt
+
+    arguments = CHAMPION, str(source), str(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(*arguments, PredictOptions(ray=True), told)
+    assert not ray.is_initialized()
+    deadline = time.monotonic() + 60
+    while workers_of(cluster):
+        assert time.monotonic() < deadline, "workers are left"
+        time.sleep(0.1)
+    assert not list((tmp_path / "out").glob(".microseg-probe-*"))
+    summary = predict_folder(*arguments)
+    assert 1 / 6 <= summary.resumed[str(source / "b.tif")] < 1

@@ -6,7 +6,7 @@ import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,15 @@ def predict_on_cluster(
             cores=pool.cores,
             attempts=attempts.start(),
         )
-        answers = _answers(work, _rows(work, failed), pool)
-        for number in range(len(request.images)):
-            if number in failed:
-                yield failed[number]
-            elif number in divided:
-                yield _finished(segmenter, divided[number], answers, table, watch(number))
-            else:
-                yield _taken(next(answers), table)
+        # Closed before Ray is left: the thread of Ray Data would start another Ray, or join it again.
+        with closing(_answers(work, _rows(work, failed), pool)) as answers:
+            for number in range(len(request.images)):
+                if number in failed:
+                    yield failed[number]
+                elif number in divided:
+                    yield _finished(segmenter, divided[number], answers, table, watch(number))
+                else:
+                    yield _taken(next(answers), table)
         _tell_repeated(work, watch(len(request.images)))
 
 
@@ -98,7 +99,7 @@ def _places(request: Request) -> Iterator[tuple[Path, ...]]:
     if storage.is_remote(request.target):
         yield seen
         return
-    with tempfile.NamedTemporaryFile(dir=request.target, prefix=".microseg-") as probe:
+    with tempfile.NamedTemporaryFile(dir=request.target, prefix=".microseg-probe-") as probe:
         yield (*seen, Path(probe.name))
 
 
@@ -143,7 +144,7 @@ def _rows(work: Work, failed: Failed) -> list[Row]:
     return rows
 
 
-def _answers(work: Work, rows: list[Row], pool: Pool) -> Iterator[Answer]:
+def _answers(work: Work, rows: list[Row], pool: Pool) -> Generator[Answer]:
     """Let workers predict; yield what became of each row, in their order."""
     if not rows:
         return
@@ -165,14 +166,15 @@ def _answers(work: Work, rows: list[Row], pool: Pool) -> Iterator[Answer]:
         num_cpus=pool.cores,
         num_gpus=pool.gpus,
     )
-    batches = iter(predicted.iter_batches(batch_size=None, prefetch_batches=0))
-    with silent_descriptor():  # Ray's core tells everyone of its issue 53727 when it starts the workers
-        first = next(batches)
-    for batch in itertools.chain([first], batches):
-        for answer in batch["answer"]:
-            if isinstance(answer.outcome, Unfit):
-                raise MicrosegError(answer.outcome.reason)
-            yield answer
+    batches: Any = iter(predicted.iter_batches(batch_size=None, prefetch_batches=0))
+    with closing(batches):
+        with silent_descriptor():  # Ray's core tells everyone of its issue 53727 when it starts the workers
+            first = next(batches)
+        for batch in itertools.chain([first], batches):
+            for answer in batch["answer"]:
+                if isinstance(answer.outcome, Unfit):
+                    raise MicrosegError(answer.outcome.reason)
+                yield answer
 
 
 def _hush() -> None:
