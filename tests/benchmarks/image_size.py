@@ -17,26 +17,17 @@ from typing import Any
 import numpy as np
 import zarr
 from measure import terminal, write_json
+from object_blocks import METHOD, PATTERN, Nuclei
 from rich.table import Table
-from scipy import ndimage
 
 from microseg.config import Component, TrialConfig
 from microseg.runtime import load_tensorflow, peak_memory_mib, threads
 
-PATTERN = 1000  # pixels, not a divisor of a block: every block is cut elsewhere
-NUCLEI = 670
-
 
 def write_image(folder: Path, side: int) -> None:
     """Write an OME-Zarr image of round nuclei in a repeated pattern, block by block."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:PATTERN, :PATTERN]
-    pattern = np.zeros((PATTERN, PATTERN), np.float32)
-    for row, column, radius in rng.integers((0, 0, 6), (PATTERN, PATTERN, 14), (NUCLEI, 3)):
-        near = (((y - row + 500) % PATTERN - 500) ** 2, ((x - column + 500) % PATTERN - 500) ** 2)
-        pattern[near[0] + near[1] <= radius**2] = 1.0
-    pattern = 40 + 150 * ndimage.gaussian_filter(pattern, 1.0, mode="wrap")
-    noisy = (pattern + rng.normal(0, 12, pattern.shape)).clip(0, 255).astype(np.uint8)
+    pattern, rng = Nuclei().pattern[..., 0], np.random.default_rng(0)
+    noisy = (40 + 150 * pattern + rng.normal(0, 12, pattern.shape)).clip(0, 255).astype(np.uint8)
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     scale = [{"type": "scale", "scale": [0.5, 0.5]}]
     levels = [{"path": "0", "coordinateTransformations": scale}]
@@ -61,7 +52,7 @@ def write_model(folder: Path) -> None:
     card = ModelCard(
         name="nuclei", study="benchmark", trial="trial-000", config=config, channels=1, classes=("nucleus",),
         data_digest="0" * 64,
-        instances=Component(name="watershed", params={"min_distance": 8, "smoothing": 1.0, "min_size": 20}),
+        instances=METHOD,
     )  # fmt: skip
     inputs = keras.Input((None, None, 1))
     network = build_model(model, 1, 1)

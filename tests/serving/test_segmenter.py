@@ -12,7 +12,8 @@ from microseg.data.preprocess import percentile
 from microseg.errors import MicrosegError
 from microseg.serving import segmenter as module
 from microseg.serving.card import ModelCard, Tiling
-from microseg.serving.segmenter import Segmenter, to_mask
+from microseg.serving.masks import to_mask
+from microseg.serving.segmenter import Segmenter
 from microseg.tiling import Grid, predict_tiled
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from microseg.errors import MicrosegError
 from microseg.instances import Labels
+from microseg.serving.channels import checked
+from microseg.serving.masks import to_mask
 from microseg.serving.objects import as_uint16, measurements
 from microseg.serving.request import (
     BadRequest,
@@ -25,7 +27,7 @@ from microseg.serving.request import (
     encode_png,
     read,
 )
-from microseg.serving.segmenter import Segmenter, to_mask
+from microseg.serving.segmenter import Segmenter
 from microseg.serving.unlike import differences, look, scale_difference
 
 ARTIFACT = "model"
@@ -102,7 +104,7 @@ class SegmentationModel(PythonModel):
     ) -> list[dict[str, float]]:
         """Return the measurements of the objects, a row for each."""
         size = request.pixel_size_um or self.segmenter.card.pixel_size_um
-        table = measurements(labels, self.segmenter.checked(image), size)
+        table = measurements(labels, checked(image, self.segmenter.card), size)
         return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
     def _warnings(self, request: ImageRequest, image: NDArray[np.generic]) -> list[str]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from skimage import measure
 
 from microseg import runtime
 from microseg.components import bind
@@ -21,37 +19,13 @@ from microseg.instances import Labels, Method, label_objects, method_of
 from microseg.models import grid_of, load_saved
 from microseg.serving.background import skipping_flat
 from microseg.serving.card import CARD, ModelCard
+from microseg.serving.channels import Image, checked
+from microseg.serving.masks import Mask, Probability, pieces, to_mask
 from microseg.serving.speed import Room, fastest_batch_size, fixed_batch_size, is_large, unlimited
 from microseg.serving.symmetries import over_symmetries
 from microseg.tiling import Grid, Predict, Region, Sliced, predict_region, predict_tiled
 
-Image = NDArray[np.generic]
-Probability = NDArray[np.float32]
-Mask = NDArray[np.uint8]
-
 MEMBERS = "*.keras"
-
-
-def to_mask(probability: Probability, threshold: float) -> Mask:
-    """Decide every pixel's class.
-
-    Parameters
-    ----------
-    probability : ndarray of float32, shape (height, width, classes)
-        One map (sigmoid) or one per class, the background first (softmax), in [0, 1].
-    threshold : float
-        Where one map counts as foreground, in (0, 1); several maps are decided by the largest.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width)
-        0 and 255 for one map, so that any viewer shows the mask and any reader that takes non-zero
-        as foreground reads it back; class indices from 0 for several.
-    """
-    if probability.shape[-1] == 1:
-        return np.where(probability[..., 0] >= threshold, 255, 0).astype(np.uint8)
-    classes: Mask = probability.argmax(axis=-1).astype(np.uint8)
-    return classes
 
 
 class Segmenter:
@@ -105,7 +79,7 @@ class Segmenter:
         MicrosegError
             If the image is empty, not finite or has the wrong number of channels.
         """
-        prepared = self._preprocess(self.checked(image))
+        prepared = self._preprocess(checked(image, self.card))
         with self._lock:
             return predict_tiled(
                 prepared,
@@ -213,7 +187,7 @@ class Segmenter:
         """
         if self.card.instances is not None:
             return method_of(self.card.instances)
-        return Method(lambda mask: _pieces(mask[..., 0]))
+        return Method(lambda mask: pieces(mask[..., 0]))
 
     def _predictor(self, tta: bool) -> Predict:
         return over_symmetries(self._predict) if tta else self._predict
@@ -247,7 +221,7 @@ class Segmenter:
         """Tell objects apart as the card says; where it does not, each connected piece of a class is one."""
         if self.card.instances is not None:
             return label_objects(probability, self.card.instances)
-        return _pieces(to_mask(probability, self.card.config.threshold))
+        return pieces(to_mask(probability, self.card.config.threshold))
 
     @property
     def networks(self) -> tuple[Any, ...]:
@@ -259,44 +233,6 @@ class Segmenter:
         for member in self._members[1:]:
             total = total + member.predict_on_batch(batch)
         return np.asarray(total, np.float32) / np.float32(len(self._members))
-
-    def checked(self, image: Image) -> Image:
-        """Return an image with the model's channels.
-
-        Raises
-        ------
-        MicrosegError
-            As `probability`.
-        """
-        if image.ndim != 3 or 0 in image.shape:
-            raise MicrosegError(
-                f"image of shape {image.shape}; give (height, width, channels), none of them zero"
-            )
-        if image.dtype.kind not in "uif":
-            raise MicrosegError(f"image of type {image.dtype}; give whole numbers or floats")
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise MicrosegError(
-                "image with NaN or infinite values; replace them, by the background for instance"
-            )
-        return self._with_channels(image)
-
-    def _with_channels(self, image: Image) -> Image:
-        given, wanted = image.shape[-1], self.card.channels
-        if given == wanted:
-            return image
-        if given == 1 and wanted == 3:
-            return image.repeat(3, axis=-1)
-        if given == 3 and wanted == 1 and (image == image[..., :1]).all():
-            return image[..., :1]
-        raise MicrosegError(
-            f"image with {given} channel(s); the model '{self.card.name}' takes {wanted}: convert it first"
-        )
-
-
-def _pieces(mask: NDArray[np.generic]) -> Labels:
-    """Return the connected pieces of each class, numbered."""
-    pieces: Labels = measure.label(mask, connectivity=2).astype(np.int32)
-    return pieces
 
 
 def _load(path: Path) -> Any:

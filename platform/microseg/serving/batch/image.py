@@ -22,6 +22,7 @@ from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import format_of
 from microseg.serving.batch.summary import Written
 from microseg.serving.batch.table import TakesObjects
+from microseg.serving.channels import checked
 from microseg.serving.large import parts, predict_part
 from microseg.serving.objects import as_uint16
 from microseg.serving.segmenter import Segmenter
@@ -126,7 +127,9 @@ def predict_whole(
         labels = segmenter.objects(array, tta)
         _store(as_uint16(labels), mask)
         size = stream.pixel_size_um or segmenter.card.pixel_size_um
-        table.add(PurePosixPath(source.name).name, [measurements(labels, segmenter.checked(array), size)])
+        table.add(
+            PurePosixPath(source.name).name, [measurements(labels, checked(array, segmenter.card), size)]
+        )
         objects = int(labels.max(initial=0))
     seen = segmenter.card.appearance
     unlike = differences(seen, look(array)) if seen else []

@@ -17,6 +17,7 @@ from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import format_of, publish
 from microseg.serving.batch.summary import Written
 from microseg.serving.batch.table import TakesObjects
+from microseg.serving.card import ModelCard
 from microseg.serving.large import (
     CheckedPlane,
     Job,
@@ -94,7 +95,7 @@ def begin(
     job = Job(
         target=store_at,
         foreground=foreground,
-        transforms=transforms(segmenter, stream, open_planes(store)),
+        transforms=transforms(segmenter.card, stream, open_planes(store)),
         batch_size=chosen.batch_size,
         tta=options.tta,
         flat=options.skip_flat,
@@ -128,7 +129,7 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Takes
     return Written(
         mask=begun.mask,
         pixels=height * width * len(planes),
-        unlike=_unlike(segmenter, stream, planes[0]),
+        unlike=_unlike(segmenter.card, stream, planes[0]),
         objects=objects,
         larger=larger,
         resumed=begun.resumed,
@@ -148,7 +149,7 @@ def _numbered(
     labels = MaskStore.open(begun.job.target.with_name(str(name)), stream, "uint32", begun.origin)
     objects = larger = 0
     for index in indices(stream):
-        plane = CheckedPlane(segmenter, stream, index)
+        plane = CheckedPlane(segmenter.card, stream, index)
         size = stream.pixel_size_um or segmenter.card.pixel_size_um
         found = label_and_measure(predicted, labels, segmenter.method, plane, index, size)
         table.add(_plane_name(begun.source.name, stream, index), found.tables)
@@ -164,12 +165,11 @@ def _plane_name(image: str, stream: ImageStream, index: Plane) -> str:
     return f"{name}[{planes}]" if planes else name
 
 
-def _unlike(segmenter: Segmenter, stream: ImageStream, index: Plane) -> tuple[str, ...]:
+def _unlike(card: ModelCard, stream: ImageStream, index: Plane) -> tuple[str, ...]:
     """Say how the image, or the first plane of a stack, differs from the training images."""
-    card = segmenter.card
     found: list[str] = []
     if card.appearance:
-        windows = sampled(CheckedPlane(segmenter, stream, index))
+        windows = sampled(CheckedPlane(card, stream, index))
         found = differences(card.appearance, look_at(windows))
     return (*found, *scale_difference(card.pixel_size_um, stream.pixel_size_um))
 

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from microseg.data.preprocess import Transform, fit
 from microseg.data.streams import CHUNK, ImageStream, MaskStore, Plane
 from microseg.instances import foreground_of
+from microseg.serving.card import ModelCard
 from microseg.serving.large.memory import Plan
 from microseg.serving.large.planes import CheckedPlane, Prepared
-from microseg.serving.segmenter import Probability, Segmenter, to_mask
+from microseg.serving.masks import Probability, to_mask
+from microseg.serving.segmenter import Segmenter
 from microseg.tiling import Region
 
 
@@ -61,10 +63,10 @@ class Part(NamedTuple):
         return int((rows.stop - rows.start) * (columns.stop - columns.start))
 
 
-def transforms(segmenter: Segmenter, image: ImageStream, planes: list[Plane]) -> dict[Plane, Transform]:
+def transforms(card: ModelCard, image: ImageStream, planes: list[Plane]) -> dict[Plane, Transform]:
     """Measure what the preprocessing of each plane needs to know, in passes over the whole of it."""
-    component = segmenter.card.config.preprocess
-    return {plane: fit(component, CheckedPlane(segmenter, image, plane).bands) for plane in planes}
+    component = card.config.preprocess
+    return {plane: fit(component, CheckedPlane(card, image, plane).bands) for plane in planes}
 
 
 def open_planes(store: MaskStore) -> list[Plane]:
@@ -142,8 +144,8 @@ def predict_part(
         If the image cannot be read or used there.
     """
     store = MaskStore(job.target, resumed=True)
-    checked = CheckedPlane(segmenter, image, part.plane)
-    prepared = Prepared(segmenter, checked, job.transforms[part.plane])
+    checked = CheckedPlane(segmenter.card, image, part.plane)
+    prepared = Prepared(segmenter.card, checked, job.transforms[part.plane])
     slabs = segmenter.rows(prepared, part.region, batch_size=job.batch_size, tta=job.tta, flat=job.flat)
     encoded = (job.encoded(slab, segmenter.card.config.threshold) for slab in slabs)
     for rows, values in _in_blocks(encoded, part.region[0]):

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from microseg.data.preprocess import Transform, output_channels
 from microseg.data.streams import ImageStream, Plane
-from microseg.serving.segmenter import Image, Segmenter
+from microseg.serving.card import ModelCard
+from microseg.serving.channels import Image, checked
 
 BAND = 32 * 2**20  # bytes of a band of whole rows
 _WINDOW, _WINDOWS = 256, 8  # side of a sample, and samples along each axis
 
 
 class CheckedPlane:
-    """One plane with the model's channels; each window is checked as `Segmenter.checked` does.
+    """One plane with the model's channels; each window is checked, see `microseg.serving.channels`.
 
     Attributes
     ----------
@@ -24,13 +25,13 @@ class CheckedPlane:
         Height, width and channels.
     """
 
-    def __init__(self, segmenter: Segmenter, image: ImageStream, plane: Plane) -> None:
-        self._segmenter, self._image, self._plane = segmenter, image, plane
-        self.shape = (*image.shape[:2], segmenter.card.channels)
+    def __init__(self, card: ModelCard, image: ImageStream, plane: Plane) -> None:
+        self._card, self._image, self._plane = card, image, plane
+        self.shape = (*image.shape[:2], card.channels)
 
     def __getitem__(self, window: tuple[slice, slice]) -> Image:
         """Read a window."""
-        return self._segmenter.checked(self._image.read(*window, self._plane))
+        return checked(self._image.read(*window, self._plane), self._card)
 
     def bands(self) -> Iterator[Image]:
         """Yield the plane in bands of whole rows: as many as are decoded together, within `BAND`."""
@@ -45,9 +46,9 @@ class CheckedPlane:
 class Prepared:
     """A plane that is preprocessed window by window, see `microseg.data.preprocess.fit`."""
 
-    def __init__(self, segmenter: Segmenter, plane: CheckedPlane, transform: Transform) -> None:
+    def __init__(self, card: ModelCard, plane: CheckedPlane, transform: Transform) -> None:
         self._plane, self._transform = plane, transform
-        channels = output_channels(segmenter.card.config.preprocess, segmenter.card.channels)
+        channels = output_channels(card.config.preprocess, card.channels)
         self.shape = (*plane.shape[:2], channels)
 
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.float32]:
