@@ -173,10 +173,15 @@ def input_gradient(function: Callable[[Any], Any], inputs: NDArray[np.float32]) 
     return np.asarray(tape.gradient(value, given), np.float32)
 
 
+def peak_memory() -> int:
+    """Return the most main memory that this process ever held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def peak_memory_mib() -> float:
     """Return the most main memory that this process ever held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (MIB if sys.platform == "darwin" else 1024)
+    return peak_memory() / MIB
 
 
 def peak_gpu_memory_mib() -> float:

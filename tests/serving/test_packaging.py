@@ -49,7 +49,11 @@ def test_the_candidate_is_registered_and_belongs_to_its_run(registered):
 
 def test_the_stored_model_is_complete_and_holds_no_pickle(stored):
     names = {str(path.relative_to(stored)) for path in stored.rglob("*") if path.is_file()}
-    assert {"artifacts/model/card.json", "artifacts/model/fold-000.keras", "code/microseg/tiling/predict.py"} <= names
+    assert {
+        "artifacts/model/card.json",
+        "artifacts/model/fold-000.keras",
+        "code/microseg/tiling/predict.py",
+    } <= names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pyc"))}
 
 

@@ -53,7 +53,7 @@ class Segmenter:
         # A model server calls from several threads; one image at a time keeps the memory flat.
         self._lock = threading.Lock()
         self._fixed, self._fastest = fixed_batch_size(), 0
-        self._called: set[int] = set()
+        self._resident: dict[int, int] = {}
 
     def probability(self, image: Image, tta: bool = False) -> Probability:
         """Predict a whole image, in tiles.
@@ -158,10 +158,8 @@ class Segmenter:
             self._fastest = fastest_batch_size(self._predict, tile, room=room)
         return self._fastest
 
-    def warm(self, shape: tuple[int, ...], room: Room = unlimited) -> int:
-        """Call the networks as an image of that shape will, the first time, and return its `batch_size`.
-
-        What that call compiles and keeps is there afterwards, and shows in the process's memory.
+    def warm(self, shape: tuple[int, ...], room: Room = unlimited) -> tuple[int, int]:
+        """Call the networks as an image of that shape will.
 
         Parameters
         ----------
@@ -169,14 +167,20 @@ class Segmenter:
             Height, width and channels of an image.
         room : callable
             See `batch_size`.
+
+        Returns
+        -------
+        tuple of int
+            The image's `batch_size`, and the most bytes that the process had held when so many tiles were
+            called for the first time: with all that this call compiles and keeps.
         """
         config = self.card.config
         channels = output_channels(config.preprocess, self.card.channels)
         size = self.batch_size((*shape[:2], channels), room)
-        if size not in self._called:
+        if size not in self._resident:
             self._predict(np.zeros((size, config.tile, config.tile, channels), np.float32))
-            self._called.add(size)
-        return size
+            self._resident[size] = runtime.peak_memory()
+        return size, self._resident[size]
 
     @property
     def method(self) -> Method:

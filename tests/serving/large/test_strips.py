@@ -13,7 +13,7 @@ from microseg.config import Component
 from microseg.data.images import read_labels, write_image
 from microseg.data.streams import CHUNK, MaskStore, open_stream, stream_of
 from microseg.errors import MicrosegError
-from microseg.serving.batch import PredictOptions, folder, predict_folder
+from microseg.serving.batch import PredictOptions, folder, predict_folder, publish
 from microseg.serving.batch import image as one_image
 from microseg.serving.large import Plan, job, memory, parts
 from microseg.serving.segmenter import Segmenter
@@ -161,6 +161,30 @@ def test_an_interrupted_image_goes_on_where_it_stopped(use, tmp_path, monkeypatc
     assert_array_equal(read(tmp_path / "out" / "in.ome.tiff"), segmenter.segment(image))
 
 
+@pytest.mark.parametrize("instances", [False, True])
+def test_a_mask_that_could_not_be_put_at_its_place_is_not_predicted_again(
+    use, tmp_path, monkeypatch, instances
+):
+    segmenter = use()
+    image = blobs(CHUNK + 5, 40)
+    write_image(tmp_path / "in.tif", image)
+
+    def interrupted(mask, target):
+        raise KeyboardInterrupt
+
+    options = {"format": "ome-tiff", "instances": instances}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(publish, "write_ome_tiff", interrupted)
+        predict(tmp_path, tmp_path / "in.tif", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "rows", None)
+        done = predict(tmp_path, tmp_path / "in.tif", **options)
+    assert done.resumed == {str(tmp_path / "in.tif"): 1.0}
+    assert_array_equal(read(tmp_path / "out" / "in.ome.tiff") > 0, segmenter.segment(image) > 0)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == ({"in.ome.tiff", "objects.csv"} if instances else {"in.ome.tiff"})
+
+
 def test_what_was_begun_with_other_options_or_of_another_image_is_not_gone_on_with(
     use, tmp_path, monkeypatch
 ):
@@ -230,7 +254,11 @@ def test_the_bound_of_memory_is_told_beforehand_and_narrows_the_strips(use, wide
     notes = []
     write_image(tmp_path / "in.tif", wide[:50])
     predict(tmp_path, tmp_path / "in.tif", notes.append)
-    assert notes[0].startswith(f"{tmp_path / 'in.tif'}: memory: at most ")
+    notes.clear()
+    write_image(tmp_path / "images" / "one.tif", wide[:50])
+    write_image(tmp_path / "images" / "two.tif", wide[:50])
+    predict(tmp_path, tmp_path / "images", notes.append)
+    assert len(notes) == 1 and notes[0].startswith("memory: at most ")
 
 
 @pytest.mark.parametrize("height", [None, CHUNK, 2 * CHUNK])

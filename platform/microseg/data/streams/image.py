@@ -117,7 +117,12 @@ class ImageStream:
 
         Those are the parts kept, and one that is decoded, joined and brought into native byte order.
         """
-        return CACHE + 3 * self.chunk_bytes
+        return min(CACHE, self.plane_bytes * math.prod(self.planes.values())) + 3 * self.chunk_bytes
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of a plane."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, rows: slice, columns: slice, plane: Plane = ()) -> Array:
         """Read a window.

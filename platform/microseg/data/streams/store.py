@@ -120,8 +120,8 @@ class MaskStore:
         """Return one plane as an array that is read and written by two slices."""
         return PlaneArray(self.array, plane)
 
-    def finish(self) -> Path:
-        """Add the pyramid and the metadata, and give the folder its name; an older one is replaced.
+    def complete(self) -> Path:
+        """Add the pyramid and the metadata, and return the folder, which is hidden still.
 
         Every level takes every second pixel of the one before (labels have no mean), until a side is shorter
         than `CHUNK`. Interrupted, it may be called again.
@@ -148,7 +148,17 @@ class MaskStore:
         group.update_attributes(attributes)
         for partial in self._folder.rglob("*.partial"):  # of processes that were killed
             partial.unlink()
-        _replace(self._folder, self.target)
+        return self._folder
+
+    def finish(self) -> Path:
+        """Complete the mask and give the folder its name; an older one is replaced.
+
+        Raises
+        ------
+        MicrosegError
+            As `complete`.
+        """
+        _replace(self.complete(), self.target)
         return self.target
 
     def discard(self) -> None:

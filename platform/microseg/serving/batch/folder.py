@@ -66,20 +66,41 @@ def predict_folder(
     segmenter = load_segmenter(model_uri)
     started = time.perf_counter()
     request = Request(model_uri, tuple(images), target, options)
-    unfinished = workplace(target) / f".{OBJECTS}.part"
-    finished = Finished(workplace(target) / FINISHED, request, segmenter.digest, unfinished)
-    table = ObjectTable(unfinished, finished.table) if options.instances else None
+    outcomes = _outcomes(request, segmenter, progress, _once(note))
+    written = {image: one for image, one in outcomes.items() if isinstance(one, Written)}
+    failed = {image: str(one) for image, one in outcomes.items() if isinstance(one, MicrosegError)}
+    return PredictSummary(
+        masks=tuple(one.mask for one in written.values()),
+        objects=sum(one.objects for one in written.values()) if options.instances else None,
+        larger={image: one.larger for image, one in written.items() if one.larger},
+        unlike={image: one.unlike for image, one in written.items() if one.unlike},
+        failed={image: reason.removeprefix(f"{image}: ") for image, reason in failed.items()},
+        skipped=skipped,
+        resumed={image: one.resumed for image, one in written.items() if one.resumed},
+        megapixels=sum(one.pixels * (1 - one.resumed) for one in written.values()) / 1e6,
+        seconds=time.perf_counter() - started,
+        seams=segmenter.card.seams,
+    )
+
+
+def _outcomes(
+    request: Request, segmenter: Segmenter, progress: Progress, note: Callable[[str], None]
+) -> dict[str, Outcome]:
+    """Predict what an interrupted run has left, and return what became of every image."""
+    images, target, place = request.images, request.target, workplace(request.target)
+    unfinished = place / f".{OBJECTS}.part"
+    finished = Finished(place / FINISHED, request, segmenter.digest, unfinished)
+    table = ObjectTable(unfinished, finished.table) if request.options.instances else None
     outcomes: dict[str, Outcome] = dict(finished.images)
-    left = request._replace(images=tuple(image for image in images if image not in outcomes))
-    predict = _on_cluster if options.ray else _here
+    left = tuple(image for image in images if image not in outcomes)
 
     def watch(number: int) -> Watch:
-        return Watch(
-            lambda share: progress(len(images) - len(left.images) + number + share, len(images)), note
-        )
+        before = len(images) - len(left) + number
+        return Watch(lambda share: progress(before + share, len(images)), note)
 
-    with closing(predict(left, segmenter, table, watch)) as predicted:
-        for number, (image, outcome) in enumerate(zip(left.images, predicted, strict=True)):
+    predict = _on_cluster if request.options.ray else _here
+    with closing(predict(request._replace(images=left), segmenter, table, watch)) as predicted:
+        for number, (image, outcome) in enumerate(zip(left, predicted, strict=True)):
             outcomes[image] = outcome
             if isinstance(outcome, Written):
                 finished.add(image, outcome, table.size if table else 0)
@@ -87,20 +108,19 @@ def predict_folder(
     if table is not None:
         table.store(storage.join(target, OBJECTS))
     finished.clear()
-    written = {image: one for image in images if isinstance(one := outcomes[image], Written)}
-    failed = {image: one for image in images if isinstance(one := outcomes[image], MicrosegError)}
-    return PredictSummary(
-        masks=tuple(one.mask for one in written.values()),
-        objects=sum(one.objects for one in written.values()) if options.instances else None,
-        larger={image: one.larger for image, one in written.items() if one.larger},
-        unlike={image: one.unlike for image, one in written.items() if one.unlike},
-        failed={image: str(error).removeprefix(f"{image}: ") for image, error in failed.items()},
-        skipped=skipped,
-        resumed={image: one.resumed for image, one in written.items() if one.resumed},
-        megapixels=sum(one.pixels * (1 - one.resumed) for one in written.values()) / 1e6,
-        seconds=time.perf_counter() - started,
-        seams=segmenter.card.seams,
-    )
+    return {image: outcomes[image] for image in images}
+
+
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what tells each sentence once: images of one size take the same memory."""
+    told: set[str] = set()
+
+    def tell(sentence: str) -> None:
+        if sentence not in told:
+            told.add(sentence)
+            note(sentence)
+
+    return tell
 
 
 def _here(

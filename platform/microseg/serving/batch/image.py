@@ -77,7 +77,7 @@ def predict_image(
                     segmenter, source, stream, mask_of(image, target, SUFFIXES["png"]), options.tta, table
                 )
             begun = begin(segmenter, source, stream, target, options)
-            watch.note(f"{image}: {begun.plan}")
+            watch.note(str(begun.plan))
             _predict_parts(segmenter, stream, begun, watch)
             return finish(segmenter, stream, begun, table)
 

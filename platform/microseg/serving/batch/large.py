@@ -119,11 +119,13 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Takes
     table : TakesObjects, optional
         Takes the objects.
     """
-    store = MaskStore(begun.job.target, resumed=True)
+    predicted = mask = MaskStore(begun.job.target, resumed=True)
     objects = larger = 0
     if table is not None:
-        objects, larger, store = _numbered(segmenter, stream, begun, store, table)
-    publish(store, begun.mask, begun.kind)
+        objects, larger, mask = _numbered(segmenter, stream, begun, predicted, table)
+    publish(mask, begun.mask, begun.kind)
+    if mask is not predicted:
+        predicted.discard()
     height, width, _ = stream.shape
     planes = list(indices(stream))
     return Written(
@@ -144,9 +146,9 @@ def indices(stream: ImageStream) -> list[Plane]:
 def _numbered(
     segmenter: Segmenter, stream: ImageStream, begun: Begun, predicted: MaskStore, table: TakesObjects
 ) -> tuple[int, int, MaskStore]:
-    """Tell the objects of all planes apart; what they were predicted from goes, their own store comes."""
-    name = Path(begun.job.target.name.replace(".predicted.", ".objects."))
-    labels = MaskStore.open(begun.job.target.with_name(str(name)), stream, "uint32", begun.origin)
+    """Tell the objects of all planes apart, in a store of their own."""
+    name = begun.job.target.name.replace(".predicted.", ".objects.")
+    labels = MaskStore.open(begun.job.target.with_name(name), stream, "uint32", begun.origin)
     objects = larger = 0
     for index in indices(stream):
         plane = CheckedPlane(segmenter.card, stream, index)
@@ -154,7 +156,6 @@ def _numbered(
         found = label_and_measure(predicted, labels, segmenter.method, plane, index, size)
         table.add(_plane_name(begun.source.name, stream, index), found.tables)
         objects, larger = objects + found.objects, larger + found.larger
-    predicted.discard()
     return objects, larger, labels
 
 

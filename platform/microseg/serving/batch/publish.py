@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from microseg import storage
 from microseg.data.images import write_image
-from microseg.data.streams import ImageStream, MaskStore, open_stream, write_ome_tiff
+from microseg.data.streams import ImageStream, MaskStore, write_ome_tiff
 from microseg.errors import MicrosegError
 from microseg.serving.batch.files import SUFFIXES
 from microseg.serving.batch.opening import MOST_PIXELS
@@ -42,34 +41,36 @@ def format_of(image: ImageStream, chosen: Format) -> str:
 
 
 def publish(store: MaskStore, target: str, kind: str) -> None:
-    """Finish a mask and put it at its place, as a whole.
+    """Put a mask at its place, as a whole; the store is gone afterwards.
 
     Parameters
     ----------
     store : MaskStore
-        All of it is written. It is gone afterwards.
+        All of it is written.
     target : str
         A path or ``s3://`` URI.
     kind : str
         A key of ``SUFFIXES``.
     """
-    mask = store.finish()
-    if kind == "ome-zarr" and storage.is_remote(target):
-        storage.store_folder(mask, target)
-    if kind != "ome-zarr":
-        with tempfile.TemporaryDirectory(prefix="microseg-", dir=mask.parent) as folder:
-            file = Path(folder) / f"mask{SUFFIXES[kind]}"
-            _write(mask, file, kind)
-            storage.store(file, target)
-    if kind != "ome-zarr" or storage.is_remote(target):
-        shutil.rmtree(mask)
-
-
-def _write(mask: Path, file: Path, kind: str) -> None:
-    if kind == "ome-tiff":
-        write_ome_tiff(mask, file)
+    if kind == "ome-zarr" and not storage.is_remote(target):
+        store.finish()
         return
-    with open_stream(mask) as stream:
-        height, width, _ = stream.shape
-        values = stream.read(slice(0, height), slice(0, width))[..., 0]
+    if kind == "ome-zarr":
+        storage.store_folder(store.complete(), target)
+    elif storage.is_remote(target):
+        with tempfile.TemporaryDirectory(prefix="microseg-", dir=store.target.parent) as folder:
+            file = Path(folder) / f"mask{SUFFIXES[kind]}"
+            _write(store, file, kind)
+            storage.store(file, target)
+    else:
+        _write(store, Path(target), kind)
+    store.discard()
+
+
+def _write(store: MaskStore, file: Path, kind: str) -> None:
+    if kind == "ome-tiff":
+        write_ome_tiff(store.complete(), file)
+        return
+    height, width = store.shape
+    values = store.plane_array()[0:height, 0:width]
     write_image(file, values if values.dtype == np.uint8 else as_uint16(values))

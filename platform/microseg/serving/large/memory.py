@@ -7,7 +7,7 @@ from typing import NamedTuple
 from microseg.data.streams import CHUNK, ImageStream
 from microseg.errors import MicrosegError
 from microseg.instances import BLOCK, HALO, Method
-from microseg.runtime import MIB, peak_memory_mib
+from microseg.runtime import peak_memory
 from microseg.serving.large.planes import BAND
 from microseg.serving.segmenter import Segmenter
 from microseg.serving.speed import Room
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     batch_size : int
         Tiles per call of the networks.
     resident : int
-        Bytes that the process held at most before, with libraries and networks.
+        Bytes of libraries and networks at work, measured.
     strips : int
         Bytes that a strip and the reading of the image take at most.
     """
@@ -40,8 +40,8 @@ class Plan(NamedTuple):
 
     @property
     def bound(self) -> int:
-        """Bytes that the process holds at most."""
-        return self.resident + self.strips
+        """Bytes that the process holds at most; it never holds less than it ever held."""
+        return max(self.resident + self.strips, peak_memory())
 
     def __str__(self) -> str:
         return (
@@ -69,8 +69,8 @@ def plan(segmenter: Segmenter, image: ImageStream, method: Method | None, most: 
     MicrosegError
         If the narrowest strip takes more.
     """
-    batch_size = segmenter.warm(image.shape, _room(most))
-    resident = int(peak_memory_mib() * MIB)
+    narrowest = _bytes(segmenter, image, method, CHUNK)
+    batch_size, resident = segmenter.warm(image.shape, _room(most, narrowest))
     widest = min(WIDEST, -(-image.shape[1] // CHUNK) * CHUNK)
     found = [
         Plan(strip, batch_size, resident, _bytes(segmenter, image, method, strip))
@@ -91,15 +91,15 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.2f}"
 
 
-def _room(most: int | None) -> Room:
-    """Return whether more tiles at once leave a quarter of the bound: they take twice what the last took."""
-    before = peak_memory_mib() * MIB
+def _room(most: int | None, narrowest: int) -> Room:
+    """Return whether more tiles at once leave memory for the narrowest strip, if they take twice the last."""
+    before: int | None = None
 
     def fits(_: int) -> bool:
         nonlocal before
-        peak = peak_memory_mib() * MIB
-        grown, before = peak - before, peak
-        return most is None or peak + 2 * grown <= 0.75 * most
+        peak = peak_memory()
+        grown, before = peak - (before or peak), peak
+        return most is None or peak + 2 * grown + narrowest <= most
 
     return fits
 
@@ -111,6 +111,6 @@ def _bytes(segmenter: Segmenter, image: ImageStream, method: Method | None, stri
     values = tile * wide * max(image.shape[2], segmenter.card.channels)
     predicting = values * (image.dtype.itemsize + _PREPROCESSING) + 3 * tile * wide * segmenter.maps * 4
     writing = 3 * CHUNK * min(strip, image.shape[1]) * (4 if method else 1)
-    reading = BAND + image.memory
+    reading = min(BAND, image.plane_bytes) + image.memory
     labelling = _LABELLING * (BLOCK + 2 * (HALO + max(method.reach, 1))) ** 2 if method else 0
     return int(_SLACK * (reading + max(predicting + writing, labelling)))

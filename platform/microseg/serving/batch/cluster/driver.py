@@ -94,7 +94,7 @@ def predict_on_cluster(
 @contextmanager
 def _places(request: Request) -> Iterator[tuple[Path, ...]]:
     """Yield what every machine must see: image, model, and a file that is put beside the masks."""
-    named = map(Path, (request.images[0], request.model_uri))
+    named = map(Path, (*request.images[:1], request.model_uri))
     seen = tuple(path for path in named if path.exists())  # what is not, is an address
     if storage.is_remote(request.target):
         yield seen
@@ -117,7 +117,7 @@ def _begun(
             continue
         if found:
             divided[number] = found
-            watch(number).note(f"{image}: {found.begun.plan}, in each worker")
+            watch(number).note(f"{found.begun.plan}, in each worker")
     return divided, failed
 
 
