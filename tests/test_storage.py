@@ -142,6 +142,13 @@ def test_a_folder_goes_with_all_below_it_and_its_own_files_come_last(s3, tmp_pat
         path.relative_to(back).as_posix(): path.read_text() for path in back.rglob("*") if path.is_file()
     }
     assert files == {name: name for name in ("zarr.json", "0/zarr.json", "0/c/1/2")}
+    assert storage.folders("s3://lab/masks") == ["s3://lab/masks/mask.ome.zarr"]
+    first = storage.state("s3://lab/masks/mask.ome.zarr")
+    assert storage.state("s3://lab/masks/mask.ome.zarr") == first
+    storage.store(folder / "zarr.json", "s3://lab/masks/mask.ome.zarr-other")
+    assert storage.state("s3://lab/masks/mask.ome.zarr") == first
+    storage.store(folder / "zarr.json", "s3://lab/masks/mask.ome.zarr/0/c/1/2")
+    assert storage.state("s3://lab/masks/mask.ome.zarr") != first
     with pytest.raises(MicrosegError, match=r"s3://lab/masks/none: no objects there"):
         storage.fetch_folder("s3://lab/masks/none", tmp_path / "back")
 

@@ -10,12 +10,13 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from microseg.data.files import content_hash
 from microseg.errors import MicrosegError
 
 _ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -81,6 +82,48 @@ def listing(uri: str) -> list[str]:
     if not path.is_dir():
         raise MicrosegError(f"{path}: no such file or folder; give an existing one")
     return sorted(str(file) for file in path.iterdir() if file.is_file())
+
+
+def folders(uri: str) -> list[str]:
+    """Return the folders directly inside a remote folder, sorted by name, as ``s3://`` URIs.
+
+    Raises
+    ------
+    MicrosegError
+        If the server cannot be used.
+    """
+    bucket, key = _address(uri, needs_key=False)
+    prefix = key.rstrip("/") + "/" if key.strip("/") else ""
+    with _explained(uri):
+        pages = list(_pages(bucket, prefix, "/"))
+    found = sorted(entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", []))
+    return [f"s3://{bucket}/{name.rstrip('/')}" for name in found]
+
+
+def state(uri: str) -> str:
+    """Return what tells a remote object, or a folder of them, from another under the same address.
+
+    Parameters
+    ----------
+    uri : str
+        An ``s3://`` URI.
+
+    Returns
+    -------
+    str
+        The sha256 (hex) of the keys, sizes and entity tags of all objects there.
+
+    Raises
+    ------
+    MicrosegError
+        If the server cannot be used.
+    """
+    bucket, key = _address(uri, needs_key=True)
+    with _explained(uri):
+        entries = [entry for page in _pages(bucket, key, "") for entry in page.get("Contents", [])]
+    inside = [entry for entry in entries if entry["Key"] == key or entry["Key"].startswith(f"{key}/")]
+    lines = (f"{entry['Key']} {entry['Size']} {entry['ETag']}" for entry in inside)
+    return content_hash(line.encode() for line in lines)
 
 
 def fetch(uri: str, into: Path) -> Path:
@@ -239,14 +282,18 @@ def _remote_listing(uri: str) -> list[str]:
 
 def _keys(bucket: str, prefix: str, delimiter: str = "/") -> list[str]:
     """Return the keys with a prefix and no further delimiter; some servers list a marker for the folder."""
-    paginator = _client().get_paginator("list_objects_v2")
-    pages = paginator.paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
     return [
         entry["Key"]
-        for page in pages
+        for page in _pages(bucket, prefix, delimiter)
         for entry in page.get("Contents", [])
         if entry["Key"] != prefix or not prefix.endswith("/")
     ]
+
+
+def _pages(bucket: str, prefix: str, delimiter: str) -> Iterable[dict[str, Any]]:
+    paginator = _client().get_paginator("list_objects_v2")
+    pages: Iterable[dict[str, Any]] = paginator.paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
+    return pages
 
 
 def _endpoint() -> str | None:

@@ -2,12 +2,15 @@
 
 import os
 
-from microseg.data.files import file_hash, identity
+from microseg.data.files import identity
 
 
-def test_a_file_is_known_by_its_content(tmp_path):
-    (tmp_path / "a").write_bytes(b"cells" * 100_000)
-    assert identity(tmp_path / "a") == file_hash(b"cells" * 100_000)
+def test_a_file_is_known_by_its_size_and_the_time_of_its_change(tmp_path):
+    (tmp_path / "a").write_bytes(b"cells")
+    first = identity(tmp_path / "a")
+    assert identity(tmp_path / "a") == first
+    os.utime(tmp_path / "a", ns=(10, 10))
+    assert identity(tmp_path / "a") != first
 
 
 def test_a_folder_is_known_by_names_sizes_and_times_of_its_files(tmp_path):

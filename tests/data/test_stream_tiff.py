@@ -201,7 +201,7 @@ def test_memory_stays_within_what_is_said(tmp_path, monkeypatch, name):
         stream.read(slice(9, 18), slice(0, 9))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < stream.memory + (tmp_path / "part.tif").stat().st_size
+    assert peak < stream.memory() + (tmp_path / "part.tif").stat().st_size
 
 
 def test_what_was_read_last_is_kept(tmp_path, monkeypatch):

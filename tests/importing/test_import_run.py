@@ -139,7 +139,9 @@ def test_the_candidate_predicts_objects_with_the_parameters_that_were_searched(l
     )
     study = report.find_study(lab.client, "import-old.h5")
     assert study.data.metrics["best/ap50"] >= study.data.metrics.get("cv/ap50_mean", 0)
-    done = predict_folder(uri, str(lab.data / "images"), str(tmp_path / "out"), PredictOptions(instances=True))
+    done = predict_folder(
+        uri, str(lab.data / "images"), str(tmp_path / "out"), PredictOptions(instances=True)
+    )
     assert not done.failed
     rows = list(csv.DictReader((tmp_path / "out" / "objects.csv").read_text().splitlines()))
     assert len(rows) == done.objects > 8

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from microseg import storage
 from microseg.data.images import read_labels, write_image
+from microseg.data.streams import open_stream
 from microseg.errors import MicrosegError
 from microseg.serving.batch import PredictOptions, load_segmenter, predict_folder
 from microseg.serving.batch import folder as module
@@ -64,7 +65,7 @@ def test_objects_are_numbered_in_the_masks_and_measured_in_one_table(registered,
 
 
 def test_without_objects_the_table_has_its_header_alone(registered, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Segmenter, "objects", lambda self, image, tta: np.zeros(image.shape[:2], np.int32))
+    monkeypatch.setattr(Segmenter, "label", lambda self, given: np.zeros(given.shape[:2], np.int32))
     summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"), OBJECTS)
     assert summary.objects == 0
     (line,) = (tmp_path / "out" / "objects.csv").read_text().splitlines()
@@ -75,12 +76,13 @@ def test_more_objects_than_16_bits_hold_fail_alone(registered, folder, tmp_path,
     many = {(50, 70): 70_000, (1, 1): 1}
     monkeypatch.setattr(
         Segmenter,
-        "objects",
-        lambda self, image, tta: np.full(image.shape[:2], many[image.shape[:2]], np.int32),
+        "label",
+        lambda self, given: np.full(given.shape[:2], many[given.shape[:2]], np.int32),
     )
     summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), OBJECTS)
     assert summary.failed[str(folder / "a.png")] == (
-        "70000 objects, but a 16-bit label image holds 65535; cut the image up"
+        "70000 objects, but a 16-bit label image holds 65535; cut the image up, or use 'microseg predict "
+        "--format ome-tiff'"
     )
     assert [Path(mask).name for mask in summary.masks] == ["tiny.png"]
 
@@ -159,6 +161,83 @@ def test_a_list_whose_last_line_is_torn_counts_up_to_it(registered, folder, tmp_
     assert list(predict_folder(CHAMPION, str(folder), str(out)).resumed) == [str(folder / "a.png")]
 
 
+@pytest.mark.parametrize("line", [b"\0" * 40 + b"\n", b'{"image": "a.png"}\n'])
+def test_a_damaged_list_does_not_count(registered, folder, tmp_path, monkeypatch, line):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 2)
+        predict_folder(CHAMPION, str(folder), str(out))
+    with (out / module.FINISHED).open("ab") as file:
+        file.write(line)
+    assert predict_folder(CHAMPION, str(folder), str(out)).resumed == {}
+
+
+def test_objects_of_an_image_whose_mask_cannot_be_written_are_not_in_the_table(
+    registered, folder, tmp_path, monkeypatch
+):
+    """Nor are those of an image that fails after its objects were measured."""
+    store = storage.store
+
+    def full(path, uri):
+        if Path(uri).name == "b.png":
+            raise OSError(28, "No space left on device", uri)
+        store(path, uri)
+
+    def measured_first(segmenter, image, target, options, table, watch):
+        written = predict_image(segmenter, image, target, options, table, watch)
+        if image.endswith("a.png"):
+            raise MicrosegError("it failed after all")
+        return written
+
+    predict_image = module.predict_image
+    monkeypatch.setattr(storage, "store", full)
+    monkeypatch.setattr(module, "predict_image", measured_first)
+    done = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), OBJECTS)
+    assert done.failed == {
+        str(folder / "a.png"): "it failed after all",
+        str(
+            folder / "b.tif"
+        ): f"{tmp_path / 'out' / 'b.png'}: No space left on device; what is done is kept: run it again",
+    }
+    with (tmp_path / "out" / "objects.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"tiny.png"}
+
+
+def test_two_runs_do_not_write_into_one_folder(registered, folder, tmp_path, monkeypatch):
+    out, refused = tmp_path / "out", []
+    predict_image = module.predict_image
+
+    def meanwhile(*given):
+        with pytest.raises(MicrosegError, match=r"out: another 'predict' writes there; wait for it, or give"):
+            predict_folder(CHAMPION, str(folder), str(out))
+        refused.append(True)
+        return predict_image(*given)
+
+    monkeypatch.setattr(module, "predict_image", meanwhile)
+    assert len(predict_folder(CHAMPION, str(folder), str(out)).masks) == 3
+    assert len(refused) == 3
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "tiny.png"]
+
+
+@pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])
+@pytest.mark.parametrize("instances", [False, True])
+def test_small_images_are_written_in_every_format(registered, folder, tmp_path, form, instances):
+    options = PredictOptions(format=form, instances=instances)
+    done = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), options)
+    assert [Path(mask).name for mask in done.masks] == [
+        f"{stem}.{form.replace('-', '.')}" for stem in ("a", "b", "tiny")
+    ]
+    left = {path.name for path in (tmp_path / "out").iterdir()} - {"objects.csv"}
+    assert left == {Path(mask).name for mask in done.masks}
+    expected = load_segmenter(CHAMPION)
+    with open_stream(Path(done.masks[0])) as mask:
+        found = mask.read(slice(0, 50), slice(0, 70))[..., 0]
+    with open_stream(folder / "b.tif") as stream:
+        image = stream.read(slice(0, 50), slice(0, 70))[::-1] // 257
+    image = image.astype(np.uint8)
+    assert_array_equal(found, expected.objects(image) if instances else expected.segment(image))
+
+
 def test_one_file_is_as_good_as_a_folder(registered, folder, tmp_path):
     summary = predict_folder(CHAMPION, str(folder / "a.png"), str(tmp_path / "out"))
     assert [Path(mask).name for mask in summary.masks] == ["a.png"]
@@ -200,7 +279,8 @@ def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp
     (bucket / "in" / "text.png").write_text("no image")
     monkeypatch.setattr(storage, "fetch", fetch)
     monkeypatch.setattr(storage, "store", store)
-    monkeypatch.setattr(storage, "size", lambda uri: (bucket / uri.removeprefix("s3://lab/")).stat().st_size)
+    monkeypatch.setattr(storage, "state", lambda uri: "unchanged")
+    monkeypatch.setattr(storage, "folders", lambda uri: [])
     summary = predict_folder(CHAMPION, "s3://lab/in", "s3://lab/out/")
     assert summary.masks == ("s3://lab/out/a.png", "s3://lab/out/tiny.png")
     assert summary.failed == {"s3://lab/in/text.png": "not a PNG, TIFF or JPEG file; save it as PNG or TIFF"}
@@ -210,7 +290,9 @@ def test_images_come_from_and_masks_go_to_object_storage(registered, folder, tmp
 def test_what_would_lose_a_file_is_refused_before_the_model_is_loaded(folder, image, tmp_path):
     """The model named here does not exist: were it loaded first, the message would be about it."""
     absent = "models:/absent@champion"
-    with pytest.raises(MicrosegError, match=r"a\.png: the mask would replace the image; give another"):
+    with pytest.raises(
+        MicrosegError, match=r"images: the images lie there, masks would be taken for images; give another"
+    ):
         predict_folder(absent, str(folder), f"{folder}/../{folder.name}")
     write_image(folder / "a.tif", image)
     with pytest.raises(MicrosegError, match=r"a\.\*: 2 images differ only in their suffix"):

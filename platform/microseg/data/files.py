@@ -75,18 +75,14 @@ def identity(path: Path) -> str:
     Returns
     -------
     str
-        The sha256 (hex) of a file's content; of a folder, that of its files' names, sizes and times of
-        change, as it may hold a million of them.
+        The sha256 (hex) of names, sizes and times of change: the content may be larger than the memory.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        lines = (
-            f"{file.relative_to(path).as_posix()} {stat.st_size} {stat.st_mtime_ns}"
-            for file, stat in ((file, file.stat()) for file in files)
-        )
-        return content_hash(line.encode() for line in lines)
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    lines = (
+        f"{file.relative_to(path).as_posix()} {stat.st_size} {stat.st_mtime_ns}"
+        for file, stat in ((file, file.stat()) for file in files)
+    )
+    return content_hash(line.encode() for line in lines)
 
 
 def absolute(path: Path) -> Path:

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microseg.errors import MicrosegError
-from microseg.instances import Labels, Table, measurements
+from microseg.instances import Table, measurements
 
 __all__ = ["MOST_LABELS", "Table", "as_uint16", "measurements"]
 
 MOST_LABELS = int(np.iinfo(np.uint16).max)
 
 
-def as_uint16(labels: Labels) -> NDArray[np.uint16]:
+def as_uint16(labels: NDArray[np.integer]) -> NDArray[np.uint16]:
     """Return a label map as 16-bit numbers, which every image format and viewer takes.
 
     Raises
@@ -23,6 +23,7 @@ def as_uint16(labels: Labels) -> NDArray[np.uint16]:
     """
     if labels.max(initial=0) > MOST_LABELS:
         raise MicrosegError(
-            f"{labels.max()} objects, but a 16-bit label image holds {MOST_LABELS}; cut the image up"
+            f"{labels.max()} objects, but a 16-bit label image holds {MOST_LABELS}; cut the image up, or use "
+            "'microseg predict --format ome-tiff'"
         )
     return labels.astype(np.uint16)

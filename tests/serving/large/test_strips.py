@@ -15,7 +15,7 @@ from microseg.data.streams import CHUNK, MaskStore, open_stream, stream_of
 from microseg.errors import MicrosegError
 from microseg.serving.batch import PredictOptions, folder, predict_folder, publish
 from microseg.serving.batch import image as one_image
-from microseg.serving.large import Plan, job, memory, parts
+from microseg.serving.large import Plan, Wanted, job, memory, parts
 from microseg.serving.segmenter import Segmenter
 from microseg.serving.unlike import appearance
 
@@ -185,10 +185,11 @@ def test_a_mask_that_could_not_be_put_at_its_place_is_not_predicted_again(
     assert names == ({"in.ome.tiff", "objects.csv"} if instances else {"in.ome.tiff"})
 
 
+@pytest.mark.parametrize("change", ["", "image", "tta", "skip_flat"])
 def test_what_was_begun_with_other_options_or_of_another_image_is_not_gone_on_with(
-    use, tmp_path, monkeypatch
+    use, tmp_path, monkeypatch, change
 ):
-    segmenter = use()
+    segmenter, options = use(), {"tta": True, "skip_flat": 0.9}
     first, second = blobs(CHUNK + 8, 40), blobs(CHUNK + 8, 40, seed=1)
     write_image(tmp_path / "in.tif", first)
     predict_part = one_image.predict_part
@@ -201,9 +202,13 @@ def test_what_was_begun_with_other_options_or_of_another_image_is_not_gone_on_wi
     done = predict(tmp_path, tmp_path / "in.tif")
     assert done.failed == {str(tmp_path / "in.tif"): "the disk is full"}
     monkeypatch.setattr(one_image, "predict_part", predict_part)
-    write_image(tmp_path / "in.tif", second)
-    assert predict(tmp_path, tmp_path / "in.tif").resumed == {}
-    assert_array_equal(read(tmp_path / "out" / "in.png"), segmenter.segment(second))
+    if change == "image":
+        write_image(tmp_path / "in.tif", second)
+    done = predict(tmp_path, tmp_path / "in.tif", **{change: options[change]} if change in options else {})
+    assert done.resumed == ({} if change else {str(tmp_path / "in.tif"): 1.0})
+    expected = segmenter.segment(second if change == "image" else first, tta=change == "tta")
+    if change != "skip_flat":
+        assert_array_equal(read(tmp_path / "out" / "in.png"), expected)
 
 
 def test_flat_tiles_are_background_without_a_question(use, tmp_path, monkeypatch):
@@ -241,16 +246,16 @@ def test_a_large_image_unlike_the_training_is_named(use, tmp_path):
 def test_the_bound_of_memory_is_told_beforehand_and_narrows_the_strips(use, wide, tmp_path):
     segmenter = use()
     images = [stream_of(wide, "wide"), stream_of(wide[:, :50], "narrow")]
-    whole = memory.plan(segmenter, images[0], None, None)
+    whole = memory.plan(segmenter, images[0], Wanted(), None)
     assert whole.strip == 3 * CHUNK and whole.batch_size == 16
-    less = memory.plan(segmenter, images[0], None, whole.bound - 1)
+    less = memory.plan(segmenter, images[0], Wanted(), whole.bound - 1)
     assert less.strip == 2 * CHUNK
     assert less.bound < whole.bound
-    assert memory.plan(segmenter, images[1], None, None).strip == CHUNK
+    assert memory.plan(segmenter, images[1], Wanted(), None).strip == CHUNK
     with pytest.raises(
         MicrosegError, match=r"wide: the bound of memory is 0.09 GiB, .* give --max-memory .*GiB"
     ):
-        memory.plan(segmenter, images[0], None, 10**8)
+        memory.plan(segmenter, images[0], Wanted(), 10**8)
     notes = []
     write_image(tmp_path / "in.tif", wide[:50])
     predict(tmp_path, tmp_path / "in.tif", notes.append)
@@ -314,4 +319,34 @@ def test_pieces_of_a_mask_that_touch_across_blocks_are_one(use, tmp_path):
     image = blobs(CHUNK + 40, CHUNK + 60)
     write_image(tmp_path / "in.tif", image)
     done = predict(tmp_path, tmp_path / "in.tif", instances=True, format="ome-zarr")
-    assert done.objects == label(segmenter.segment(image), connectivity=2).max()
+    expected = label(segmenter.segment(image), connectivity=2)
+    (mask,) = [path for path in (tmp_path / "out").iterdir() if path.name != "objects.csv"]
+    assert str(mask) == done.masks[0]
+    assert done.objects == read(mask).max() == expected.max()
+
+
+def test_an_image_whose_preprocessing_needs_all_of_it_is_predicted_in_one_piece(use, tmp_path, build):
+    config = build.card().config.model_copy(
+        update={"preprocess": Component(name="scale", params={"clahe": 4.0})}
+    )
+    segmenter = use(config=config)
+    image = blobs(90, 120)
+    write_image(tmp_path / "in.tif", image)
+    predict(tmp_path, tmp_path / "in.tif")
+    assert_array_equal(read(tmp_path / "out" / "in.png"), segmenter.segment(image))
+    write_image(tmp_path / "in.tif", blobs(CHUNK + 1, 40))
+    done = predict(tmp_path, tmp_path / "in.tif", max_memory="32GiB")
+    assert "clahe equalises by parts of 1/8 of the whole image" in done.failed[str(tmp_path / "in.tif")]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in.png"]
+
+
+def test_images_of_one_size_fit_a_bound_alike(use, tmp_path):
+    """What the strips of the first took does not count as the networks' when the second is planned."""
+    segmenter = use()
+    for name in "abc":
+        write_image(tmp_path / "in" / f"{name}.tif", blobs(CHUNK + 8, 2 * CHUNK))
+    stream = stream_of(blobs(CHUNK + 8, 2 * CHUNK), "a")
+    bound = memory.plan(segmenter, stream, Wanted(encoding=4 * (CHUNK + 8) * 2 * CHUNK), None).bound
+    notes = []
+    done = predict(tmp_path, tmp_path / "in", notes.append, max_memory=f"{bound + 2**26}B")
+    assert done.failed == {} and len(notes) == 1

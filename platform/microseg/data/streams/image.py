@@ -94,6 +94,7 @@ class ImageStream:
         self._blocks = blocks
         self._kept: OrderedDict[tuple[Plane, int, int], Array] = OrderedDict()
         self._kept_bytes = 0
+        self._capacity = CACHE
         self._block_bytes = math.prod(blocks.block) * blocks.shape[2] * blocks.dtype.itemsize
         self._lock = threading.Lock()
 
@@ -111,13 +112,25 @@ class ImageStream:
             return None
         return (height + width) / 2 if height != width else height
 
-    @property
-    def memory(self) -> int:
-        """Bytes that reading holds at most beside the window and what one part takes compressed.
+    def keep(self, columns: int) -> None:
+        """Keep as many parts as lie side by side in so many columns, also where that is more than `CACHE`."""
+        self._capacity = self._kept_at_most(columns)
+
+    def memory(self, columns: int = 0) -> int:
+        """Return the bytes that reading holds at most beside the window and what one part takes compressed.
 
         Those are the parts kept, and one that is decoded, joined and brought into native byte order.
+
+        Parameters
+        ----------
+        columns : int
+            See `keep`.
         """
-        return min(CACHE, self.plane_bytes * math.prod(self.planes.values())) + 3 * self.chunk_bytes
+        return self._kept_at_most(columns) + 3 * self.chunk_bytes
+
+    def _kept_at_most(self, columns: int) -> int:
+        across = (-(-min(columns, self.shape[1]) // self.block[1]) + 1) * self._block_bytes
+        return max(min(CACHE, self.plane_bytes * math.prod(self.planes.values())), across)
 
     @property
     def plane_bytes(self) -> int:
@@ -176,7 +189,7 @@ class ImageStream:
     def _block(self, plane: Plane, row: int, column: int) -> Array:
         key = plane, row, column
         if key not in self._kept:
-            while self._kept and self._kept_bytes + self._block_bytes > CACHE:
+            while self._kept and self._kept_bytes + self._block_bytes > self._capacity:
                 self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             self._kept[key] = self._decode(key)
             self._kept_bytes += self._kept[key].nbytes

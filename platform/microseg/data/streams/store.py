@@ -150,16 +150,22 @@ class MaskStore:
             partial.unlink()
         return self._folder
 
-    def finish(self) -> Path:
+    def finish(self, target: Path | None = None) -> Path:
         """Complete the mask and give the folder its name; an older one is replaced.
+
+        Parameters
+        ----------
+        target : Path, optional
+            Another name than that which it was begun with, in the same file system.
 
         Raises
         ------
         MicrosegError
             As `complete`.
         """
-        _replace(self.complete(), self.target)
-        return self.target
+        final = target or self.target
+        _replace(self.complete(), final)
+        return final
 
     def discard(self) -> None:
         """Remove it: what it was wanted for is done."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock, Timeout
+
 from microseg import storage
+from microseg.data.files import identity
 from microseg.data.images import check_suffix
 from microseg.data.streams import ZARR_MARKS, is_streamed
 from microseg.errors import MicrosegError
@@ -20,7 +25,8 @@ def images_of(source: str) -> tuple[list[str], tuple[str, ...]]:
     Parameters
     ----------
     source : str
-        Local path or ``s3://`` URI, as `storage.normalise` spells it. The folder of an OME-Zarr is an image.
+        Local path or ``s3://`` URI, as `storage.normalise` spells it. The folder of an OME-Zarr is an image;
+        on S3, its name ends in ``.zarr``.
 
     Raises
     ------
@@ -28,9 +34,10 @@ def images_of(source: str) -> tuple[list[str], tuple[str, ...]]:
         If there is no image.
     """
     if storage.is_remote(source):
-        files, zarrs = storage.listing(source), []
+        files = storage.listing(source)
         if any(PurePosixPath(file).name in ZARR_MARKS for file in files):
             return [source], ()
+        zarrs = [folder for folder in storage.folders(source) if folder.endswith(".zarr")]
     else:
         zarrs = _zarrs(Path(source))
         files = [] if zarrs == [source] else storage.listing(source)
@@ -71,6 +78,31 @@ def workplace(target: str) -> Path:
     return place
 
 
+def state_of(image: str) -> str:
+    """Return what tells an image from another of the same name, without reading it."""
+    return storage.state(image) if storage.is_remote(image) else identity(Path(image))
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Hold a workplace: two runs would write the same unfinished files.
+
+    Raises
+    ------
+    MicrosegError
+        If another run holds it.
+    """
+    path = place / ".microseg-predict.lock"
+    try:
+        lock = FileLock(path).acquire(timeout=0)
+    except Timeout as error:
+        hint = "wait for it, or give another output folder"
+        raise MicrosegError(f"{place}: another 'predict' writes there; {hint}") from error
+    with lock:
+        yield
+        path.unlink(missing_ok=True)
+
+
 def check_targets(images: list[str], target: str) -> None:
     """Refuse masks that would lose a file, and make the folder.
 
@@ -84,18 +116,15 @@ def check_targets(images: list[str], target: str) -> None:
     Raises
     ------
     MicrosegError
-        If two images would have the same mask, masks could replace images, or there can be no such folder.
+        If two images would have the same mask, the images lie there, or there can be no such folder.
     """
     name, count = Counter(map(stem, images)).most_common(1)[0]
     if count > 1:
         mask = storage.join(target, name)
         raise MicrosegError(f"{mask}.*: {count} images differ only in their suffix; rename one of them")
-    overwritten = {mask_of(image, target, suffix) for image in images for suffix in SUFFIXES.values()} & set(
-        images
-    )
-    if overwritten:
+    if any(image.rpartition("/")[0] == target for image in images):
         raise MicrosegError(
-            f"{min(overwritten)}: the mask would replace the image; give another output folder"
+            f"{target}: the images lie there, masks would be taken for images; give another output folder"
         )
     if not storage.is_remote(target):
         try:

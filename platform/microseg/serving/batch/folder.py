@@ -8,7 +8,7 @@ from contextlib import closing
 
 from microseg import storage
 from microseg.errors import MicrosegError
-from microseg.serving.batch.files import check_targets, images_of, workplace
+from microseg.serving.batch.files import alone, check_targets, images_of, workplace
 from microseg.serving.batch.finished import Finished
 from microseg.serving.batch.image import Watch, predict_image
 from microseg.serving.batch.loading import load_segmenter
@@ -58,7 +58,7 @@ def predict_folder(
     ------
     MicrosegError
         Before anything is predicted: if there is no image, if two images would have the same mask,
-        if masks would replace images, or if the model cannot be loaded.
+        if the masks' folder holds the images or is written by another run, or if the model cannot be loaded.
     """
     target = storage.normalise(target)
     images, skipped = images_of(storage.normalise(source))
@@ -66,7 +66,8 @@ def predict_folder(
     segmenter = load_segmenter(model_uri)
     started = time.perf_counter()
     request = Request(model_uri, tuple(images), target, options)
-    outcomes = _outcomes(request, segmenter, progress, _once(note))
+    with alone(workplace(target)):
+        outcomes = _outcomes(request, segmenter, progress, _once(note))
     written = {image: one for image, one in outcomes.items() if isinstance(one, Written)}
     failed = {image: str(one) for image, one in outcomes.items() if isinstance(one, MicrosegError)}
     return PredictSummary(
@@ -98,12 +99,15 @@ def _outcomes(
         before = len(images) - len(left) + number
         return Watch(lambda share: progress(before + share, len(images)), note)
 
-    predict = _on_cluster if request.options.ray else _here
+    predict, kept = _on_cluster if request.options.ray else _here, finished.table
     with closing(predict(request._replace(images=left), segmenter, table, watch)) as predicted:
         for number, (image, outcome) in enumerate(zip(left, predicted, strict=True)):
             outcomes[image] = outcome
             if isinstance(outcome, Written):
                 finished.add(image, outcome, table.size if table else 0)
+                kept = table.size if table else 0
+            elif table is not None:
+                table.shorten(kept)
             watch(number).share(1)
     if table is not None:
         table.store(storage.join(target, OBJECTS))

@@ -6,25 +6,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from microseg import storage
-from microseg.data.images import READABLE, write_image
-from microseg.data.streams import ImageStream, MaskStore
+from microseg.data.images import READABLE
+from microseg.data.streams import ImageStream, MaskStore, frugal
 from microseg.errors import MicrosegError
 from microseg.instances import measurements
-from microseg.serving.batch.files import SUFFIXES, mask_of
 from microseg.serving.batch.large import Begun, begin, finish, indices
-from microseg.serving.batch.opening import Source, open_source
+from microseg.serving.batch.opening import MOST_PIXELS, Source, open_source
 from microseg.serving.batch.options import PredictOptions
-from microseg.serving.batch.publish import format_of
+from microseg.serving.batch.publish import put
 from microseg.serving.batch.summary import Written
 from microseg.serving.batch.table import TakesObjects
+from microseg.serving.card import ModelCard
 from microseg.serving.channels import checked
 from microseg.serving.large import parts, predict_part
-from microseg.serving.objects import as_uint16
+from microseg.serving.masks import to_mask
 from microseg.serving.segmenter import Segmenter
 from microseg.serving.unlike import differences, look, scale_difference
 
@@ -69,13 +67,11 @@ def predict_image(
         If the image cannot be used. What is done of a large one is kept for the next attempt.
     """
     watch = watch or Watch()
-    with tempfile.TemporaryDirectory(prefix="microseg-") as folder, _named(image, folder):
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder, explained(image, folder), frugal():
         source = Source(image, _local(image, Path(folder)), options.axes or segmenter.card.axes)
         with open_source(source) as stream:
-            if is_small(stream, options):
-                return predict_whole(
-                    segmenter, source, stream, mask_of(image, target, SUFFIXES["png"]), options.tta, table
-                )
+            if not in_strips(segmenter.card, stream, options):
+                return predict_whole(segmenter, source, stream, target, options, table)
             begun = begin(segmenter, source, stream, target, options)
             watch.note(str(begun.plan))
             _predict_parts(segmenter, stream, begun, watch)
@@ -83,65 +79,63 @@ def predict_image(
 
 
 @contextmanager
-def _named(image: str, folder: str) -> Iterator[None]:
-    """Let errors name a downloaded image by its address."""
+def explained(image: str, folder: str = "") -> Iterator[None]:
+    """Let errors be one line each, which names a downloaded image by its address."""
     try:
         yield
     except MicrosegError as error:
         name = PurePosixPath(image).name
         raise MicrosegError(str(error).replace(str(Path(folder) / name), image)) from error
+    except OSError as error:
+        reason = f"{error.filename or image}: {error.strerror or error}"
+        raise MicrosegError(f"{reason}; what is done is kept: run it again") from error
 
 
-def is_small(stream: ImageStream, options: PredictOptions) -> bool:
-    """Say whether an image is predicted in one piece: nothing of what strips are for is wanted."""
+def in_strips(card: ModelCard, stream: ImageStream, options: PredictOptions) -> bool:
+    """Say whether an image is predicted in strips: it is large, a stack, or bounds are asked for.
+
+    Where the preprocessing needs all of an image at once, that is a PNG's limit.
+    """
     height, width, _ = stream.shape
-    streamed = options.max_memory or options.skip_flat or format_of(stream, options.format) != "png"
-    return not streamed and height * width <= SMALL
+    if stream.planes or options.max_memory or options.skip_flat:
+        return True
+    undivided = card.config.preprocess.params.get("clahe") is not None
+    return height * width > (MOST_PIXELS if undivided else SMALL)
 
 
 def predict_whole(
     segmenter: Segmenter,
     source: Source,
     stream: ImageStream,
-    mask: str,
-    tta: bool,
+    target: str,
+    options: PredictOptions,
     table: TakesObjects | None,
 ) -> Written:
-    """Write the mask of a small image as PNG.
+    """Write the mask of an image that is read and predicted in one piece.
 
     Parameters
     ----------
-    segmenter, source, stream, table
+    segmenter, target, options, table
         See `predict_image`.
-    mask : str
-        Its address.
-    tta : bool
-        See `Segmenter.probability`.
+    source, stream
+        The image.
     """
     height, width, _ = stream.shape
     array = stream.read(slice(0, height), slice(0, width))
+    card = segmenter.card
+    probability = segmenter.probability(array, options.tta)
     objects = 0
     if table is None:
-        _store(segmenter.segment(array, tta), mask)
+        mask = put(to_mask(probability, card.config.threshold), source, stream, target, options)
     else:
-        labels = segmenter.objects(array, tta)
-        _store(as_uint16(labels), mask)
-        size = stream.pixel_size_um or segmenter.card.pixel_size_um
-        table.add(
-            PurePosixPath(source.name).name, [measurements(labels, checked(array, segmenter.card), size)]
-        )
+        labels = segmenter.label(probability)
         objects = int(labels.max(initial=0))
-    seen = segmenter.card.appearance
-    unlike = differences(seen, look(array)) if seen else []
-    other_scale = scale_difference(segmenter.card.pixel_size_um, stream.pixel_size_um)
-    return Written(mask, height * width, (*unlike, *other_scale), objects)
-
-
-def _store(mask: NDArray[Any], target: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
-        local = Path(folder) / "mask.png"
-        write_image(local, mask)
-        storage.store(local, target)
+        mask = put(labels, source, stream, target, options)
+        measured = measurements(labels, checked(array, card), stream.pixel_size_um or card.pixel_size_um)
+        table.add(PurePosixPath(source.name).name, [measured])
+    unlike = differences(card.appearance, look(array)) if card.appearance else []
+    unlike += scale_difference(card.pixel_size_um, stream.pixel_size_um)
+    return Written(mask, height * width, tuple(unlike), objects)
 
 
 def _predict_parts(segmenter: Segmenter, stream: ImageStream, begun: Begun, watch: Watch) -> None:
@@ -154,8 +148,14 @@ def _predict_parts(segmenter: Segmenter, stream: ImageStream, begun: Begun, watc
         done += pixels
         watch.share(done / total)
 
-    for part in parts(MaskStore(begun.job.target, resumed=True), begun.plan):
-        predict_part(segmenter, stream, begun.job, part, advance)
+    store = MaskStore(begun.job.target, resumed=True)
+    try:
+        for part in parts(store, begun.plan):
+            predict_part(segmenter, stream, begun.job, part, advance)
+    except MicrosegError:
+        if not store.fraction:  # nothing of it is worth keeping
+            store.discard()
+        raise
 
 
 def _local(image: str, folder: Path) -> Path:

@@ -9,12 +9,12 @@ from typing import Any
 
 import microseg
 from microseg import storage
-from microseg.data.files import identity
 from microseg.data.streams import ImageStream, MaskStore, Plane
-from microseg.serving.batch.files import SUFFIXES, mask_of, stem, workplace
+from microseg.errors import MicrosegError
+from microseg.serving.batch.files import SUFFIXES, mask_of, state_of, stem, workplace
 from microseg.serving.batch.opening import Source
 from microseg.serving.batch.options import PredictOptions
-from microseg.serving.batch.publish import format_of, publish
+from microseg.serving.batch.publish import encoded_bytes, format_of, publish
 from microseg.serving.batch.summary import Written
 from microseg.serving.batch.table import TakesObjects
 from microseg.serving.card import ModelCard
@@ -22,6 +22,7 @@ from microseg.serving.large import (
     CheckedPlane,
     Job,
     Plan,
+    Wanted,
     label_and_measure,
     open_planes,
     plan,
@@ -83,19 +84,26 @@ def begin(
         If the format cannot hold the mask, the bound of memory is too small or the image cannot be used.
     """
     kind = format_of(stream, options.format)
-    chosen = plan(segmenter, stream, segmenter.method if options.instances else None, options.max_memory)
+    method = segmenter.method if options.instances else None
+    chosen = plan(segmenter, stream, Wanted(method, encoded_bytes(stream, kind)), options.max_memory)
     origin = _origin(segmenter, source, options)
     foreground = options.instances and segmenter.card.instances is not None
     store_at = (
-        workplace(target) / f".{stem(source.name)}.{'predicted' if options.instances else 'mask'}.ome.zarr"
+        workplace(target) / f"{stem(source.name)}.{'predicted' if options.instances else 'mask'}.ome.zarr"
     )
     if kind == "ome-zarr" and not options.instances and not storage.is_remote(target):
         store_at = Path(mask_of(source.name, target, SUFFIXES[kind]))
     store = MaskStore.open(store_at, stream, "float32" if foreground else "uint8", origin)
+    try:
+        measured = transforms(segmenter.card, stream, open_planes(store))
+    except MicrosegError:
+        if not store.resumed:
+            store.discard()
+        raise
     job = Job(
         target=store_at,
         foreground=foreground,
-        transforms=transforms(segmenter.card, stream, open_planes(store)),
+        transforms=measured,
         batch_size=chosen.batch_size,
         tta=options.tta,
         flat=options.skip_flat,
@@ -182,6 +190,6 @@ def _origin(segmenter: Segmenter, source: Source, options: PredictOptions) -> di
         "model_digest": segmenter.digest,
         "microseg": microseg.__version__,
         "image": source.name,
-        "image_sha256": identity(source.path),
+        "image_state": state_of(source.name),
         "options": options.model_dump(mode="json", include={"instances", "tta", "skip_flat", "axes"}),
     }

@@ -57,9 +57,15 @@ class ObjectTable:
                 for table in tables:
                     self._write(file, image, table)
             except BaseException:
-                file.truncate(before)
-                self._columns = self._columns if before else []
+                file.flush()
+                self.shorten(before)
                 raise
+
+    def shorten(self, size: int) -> None:
+        """Drop what was added after so many bytes: objects of an image whose mask could not be written."""
+        if size < self.size:
+            os.truncate(self._path, size)
+            self._columns = self._columns if size else []
 
     def store(self, target: str) -> None:
         """Put the table at its place, if any image was added; it is complete."""

@@ -145,6 +145,7 @@ def predict_part(
     """
     store = MaskStore(job.target, resumed=True)
     checked = CheckedPlane(segmenter.card, image, part.plane)
+    image.keep(part.region[1].stop - part.region[1].start + 2 * segmenter.grid.tile)
     prepared = Prepared(segmenter.card, checked, job.transforms[part.plane])
     slabs = segmenter.rows(prepared, part.region, batch_size=job.batch_size, tta=job.tta, flat=job.flat)
     encoded = (job.encoded(slab, segmenter.card.config.threshold) for slab in slabs)

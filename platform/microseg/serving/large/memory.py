@@ -18,6 +18,21 @@ _LABELLING = 100  # bytes of a pixel of a block while its objects are told apart
 _SLACK = 1.1  # what the allocator holds beyond what is asked for
 
 
+class Wanted(NamedTuple):
+    """What is made of a large image's prediction.
+
+    Attributes
+    ----------
+    method : Method or None
+        How its objects are told apart, where they are wanted.
+    encoding : int
+        Bytes that writing the mask in its format holds at once.
+    """
+
+    method: Method | None = None
+    encoding: int = 0
+
+
 class Plan(NamedTuple):
     """How a large image is predicted.
 
@@ -50,7 +65,7 @@ class Plan(NamedTuple):
         )
 
 
-def plan(segmenter: Segmenter, image: ImageStream, method: Method | None, most: int | None) -> Plan:
+def plan(segmenter: Segmenter, image: ImageStream, wanted: Wanted, most: int | None) -> Plan:
     """Choose the widest strips and the fastest batches that a bound of memory allows.
 
     Parameters
@@ -59,8 +74,8 @@ def plan(segmenter: Segmenter, image: ImageStream, method: Method | None, most: 
         Is tried on a batch: what that takes is measured, not guessed.
     image : ImageStream
         The image.
-    method : Method, optional
-        How its objects will be told apart.
+    wanted : Wanted
+        What is made of it.
     most : int, optional
         Bytes that the process may hold.
 
@@ -69,11 +84,11 @@ def plan(segmenter: Segmenter, image: ImageStream, method: Method | None, most: 
     MicrosegError
         If the narrowest strip takes more.
     """
-    narrowest = _bytes(segmenter, image, method, CHUNK)
+    narrowest = _bytes(segmenter, image, wanted, CHUNK)
     batch_size, resident = segmenter.warm(image.shape, _room(most, narrowest))
     widest = min(WIDEST, -(-image.shape[1] // CHUNK) * CHUNK)
     found = [
-        Plan(strip, batch_size, resident, _bytes(segmenter, image, method, strip))
+        Plan(strip, batch_size, resident, _bytes(segmenter, image, wanted, strip))
         for strip in range(widest, 0, -CHUNK)
     ]
     fitting = [one for one in found if most is None or one.bound <= most]
@@ -104,13 +119,13 @@ def _room(most: int | None, narrowest: int) -> Room:
     return fits
 
 
-def _bytes(segmenter: Segmenter, image: ImageStream, method: Method | None, strip: int) -> int:
-    """Add up what reading and predicting, or telling objects apart, hold at once."""
-    tile = segmenter.grid.tile
+def _bytes(segmenter: Segmenter, image: ImageStream, wanted: Wanted, strip: int) -> int:
+    """Add up what is held at once by predicting, by telling objects apart, or by encoding the mask."""
+    tile, method = segmenter.grid.tile, wanted.method
     wide = min(strip, image.shape[1]) + 2 * tile
     values = tile * wide * max(image.shape[2], segmenter.card.channels)
     predicting = values * (image.dtype.itemsize + _PREPROCESSING) + 3 * tile * wide * segmenter.maps * 4
     writing = 3 * CHUNK * min(strip, image.shape[1]) * (4 if method else 1)
-    reading = min(BAND, image.plane_bytes) + image.memory
     labelling = _LABELLING * (BLOCK + 2 * (HALO + max(method.reach, 1))) ** 2 if method else 0
-    return int(_SLACK * (reading + max(predicting + writing, labelling)))
+    reading = min(BAND, image.plane_bytes) + image.memory(wide)
+    return int(_SLACK * (reading + max(predicting + writing, labelling, wanted.encoding)))

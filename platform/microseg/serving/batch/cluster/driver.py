@@ -15,13 +15,13 @@ import mlflow
 from microseg import storage
 from microseg.cluster import joined
 from microseg.data.files import absolute
-from microseg.data.streams import MaskStore, is_streamed
+from microseg.data.streams import MaskStore, frugal, is_streamed
 from microseg.errors import MicrosegError, counted
 from microseg.runtime import silent_descriptor
 from microseg.serving.batch.cluster import attempts
 from microseg.serving.batch.cluster.pool import Pool, machines, pool_of
 from microseg.serving.batch.cluster.worker import WHOLE, Answer, Divided, Unfit, Work, Worker
-from microseg.serving.batch.image import Watch, is_small
+from microseg.serving.batch.image import Watch, explained, in_strips
 from microseg.serving.batch.large import begin, finish
 from microseg.serving.batch.opening import Source, open_source
 from microseg.serving.batch.options import Request
@@ -67,7 +67,7 @@ def predict_on_cluster(
     """
     if Path(request.model_uri).exists():
         request = request._replace(model_uri=str(absolute(Path(request.model_uri))))
-    with joined(), _places(request) as places:
+    with joined(), _places(request) as places, frugal():
         pool = pool_of(machines())
         divided, failed = _begun(request, segmenter, watch)
         work = Work(
@@ -111,7 +111,8 @@ def _begun(
     failed: Failed = {}
     for number, image in enumerate(request.images):
         try:
-            found = divide(request, segmenter, image)
+            with explained(image):
+                found = divide(request, segmenter, image)
         except MicrosegError as error:
             failed[number] = error
             continue
@@ -127,7 +128,7 @@ def divide(request: Request, segmenter: Segmenter, image: str) -> Divided | None
     if storage.is_remote(image) or storage.is_remote(request.target) or not is_streamed(source.path):
         return None
     with open_source(source) as stream:
-        if is_small(stream, request.options):
+        if not in_strips(segmenter.card, stream, request.options):
             return None
         begun = begin(segmenter, source, stream, request.target, request.options)
     store = MaskStore(begun.job.target, resumed=True)
@@ -201,7 +202,8 @@ def _finished(
     if failures:
         return failures[0]
     try:
-        with open_source(divided.begun.source) as stream:
+        source = divided.begun.source
+        with explained(source.name), open_source(source) as stream:
             return finish(segmenter, stream, divided.begun, table)
     except MicrosegError as error:
         return error

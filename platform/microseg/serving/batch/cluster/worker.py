@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import mlflow
 
 from microseg import runtime
+from microseg.data.streams import frugal
 from microseg.errors import MicrosegError
 from microseg.instances import Table
 from microseg.serving.batch.cluster.attempts import ATTEMPTS
@@ -111,7 +112,7 @@ class Worker:
         if part == WHOLE:
             return whole(self._segmenter, self._work.request, image)
         begun, _, parts = self._work.divided[image]
-        with open_source(begun.source) as stream:
+        with frugal(), open_source(begun.source) as stream:
             predict_part(self._segmenter, stream, begun.job, parts[part])
         return Answer()
 
