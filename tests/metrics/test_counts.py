@@ -148,5 +148,5 @@ def test_classify_uses_the_threshold_for_one_map_and_the_maximum_for_several():
 def test_masks_are_scored_without_a_framework():
     code = "import sys, microseg.metrics as m; assert m.evaluate and not {'keras', 'tensorflow'} & set(sys.modules)"
     subprocess.run(
-        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))}
+        [sys.executable, "-B", "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))}
     )
