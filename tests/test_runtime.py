@@ -107,5 +107,6 @@ def test_hardware_describes_this_machine():
 def test_import_loads_neither_tensorflow_nor_keras():
     code = "import sys, microseg.runtime; sys.exit(bool({'tensorflow', 'keras'} & sys.modules.keys()))"
     assert (
-        subprocess.run([sys.executable, "-B", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+        subprocess.run([sys.executable, "-B", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode
+        == 0
     )
