@@ -33,6 +33,15 @@ class MicrosegError(Exception):
     """
 
 
+def of_the_system(error: BaseException | None) -> bool:
+    """Say whether an error comes from one of the operating system: a full disk, a network that is away."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # others of that kind carry no number
+            return True
+        error = error.__cause__
+    return False
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural where it is not 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -39,7 +39,7 @@ def write_image(folder: Path, side: int) -> None:
         array[top : top + 1024] = noisy[rows[:, None], np.arange(side) % PATTERN]
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, depth: int = 3, filters: int = 8) -> None:
     """Write a model of one small U-Net, which takes an image's brightness for the foreground's probability."""
     load_tensorflow()
     import keras
@@ -47,7 +47,7 @@ def write_model(folder: Path) -> None:
     from microseg.models import build_model
     from microseg.serving.card import ModelCard
 
-    model = Component(name="unet", params={"depth": 3, "filters": 8})
+    model = Component(name="unet", params={"depth": depth, "filters": filters})
     config = TrialConfig(model=model, tile=256, overlap=0.25, batch_size=8)
     card = ModelCard(
         name="nuclei", study="benchmark", trial="trial-000", config=config, channels=1, classes=("nucleus",),
@@ -97,6 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[4096, 16384], help="sides of square images")
     parser.add_argument("--instances", action="store_true", help="number and measure the objects too")
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--filters", type=int, default=8)
     parser.add_argument("--max-memory", help="such as 2GiB")
     parser.add_argument("--workdir", type=Path, help="where images and masks go (40960 pixels: 10 GiB)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
@@ -107,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.workdir) as name:
         fresh = multiprocessing.get_context("spawn")
         with fresh.Pool(1) as process:
-            process.apply(write_model, (Path(name) / "model",))
+            process.apply(write_model, (Path(name) / "model", given.depth, given.filters))
         for side in given.sides:
             with fresh.Pool(1) as process:
                 figures.append(process.apply(one_size, (Path(name), side, options)))

@@ -1,6 +1,7 @@
 """Masks and objects for folders: names, failures that do not stop the others, remote folders."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from microseg.data.streams import open_stream
 from microseg.errors import MicrosegError
 from microseg.serving.batch import PredictOptions, load_segmenter, predict_folder
 from microseg.serving.batch import folder as module
+from microseg.serving.batch.files import images_of
 from microseg.serving.segmenter import Segmenter
 
 OBJECTS = PredictOptions(instances=True)
@@ -201,6 +203,48 @@ def test_objects_of_an_image_whose_mask_cannot_be_written_are_not_in_the_table(
     }
     with (tmp_path / "out" / "objects.csv").open(newline="") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {"tiny.png"}
+
+
+def test_after_the_system_failed_the_same_command_does_what_is_left(
+    registered, folder, tmp_path, monkeypatch
+):
+    store, out = storage.store, tmp_path / "out"
+
+    def full(path, uri):
+        if Path(uri).name == "b.png":
+            raise OSError(28, "No space left on device", uri)
+        store(path, uri)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "store", full)
+        first = predict_folder(CHAMPION, str(folder), str(out), OBJECTS)
+    assert list(first.failed) == [str(folder / "b.tif")]
+    done = predict_folder(CHAMPION, str(folder), str(out), OBJECTS)
+    assert list(done.resumed) == [str(folder / "a.png"), str(folder / "tiny.png")]
+    whole = predict_folder(CHAMPION, str(folder), str(tmp_path / "whole"), OBJECTS)
+    lines = [sorted((place / "objects.csv").read_text().splitlines()) for place in (out, tmp_path / "whole")]
+    assert lines[0] == lines[1] and done.objects == whole.objects
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "objects.csv", "tiny.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(registered, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o500)
+    with pytest.raises(MicrosegError, match="Permission denied; what is done is kept: run it again"):
+        predict_folder(CHAMPION, str(folder), str(out))
+
+
+def test_a_folder_of_object_storage_may_hold_nothing_but_zarr(monkeypatch):
+    def nothing(uri):
+        raise MicrosegError(f"{uri}: no objects there")
+
+    monkeypatch.setattr(storage, "listing", nothing)
+    monkeypatch.setattr(storage, "folders", lambda uri: [f"{uri}/a.ome.zarr", f"{uri}/notes"])
+    assert images_of("s3://lab/in") == (["s3://lab/in/a.ome.zarr"], ())
+    monkeypatch.setattr(storage, "folders", lambda uri: [f"{uri}/notes"])
+    with pytest.raises(MicrosegError, match="no objects there"):
+        images_of("s3://lab/in")
 
 
 def test_two_runs_do_not_write_into_one_folder(registered, folder, tmp_path, monkeypatch):

@@ -171,8 +171,8 @@ class Segmenter:
         Returns
         -------
         tuple of int
-            The image's `batch_size`, and the most bytes that the process had held when so many tiles were
-            called for the first time: with all that this call compiles and keeps.
+            The image's `batch_size`, and the most bytes that the process had held, for whatever reason, when
+            so many tiles were called for the first time: with all that this call compiles and keeps.
         """
         config = self.card.config
         channels = output_channels(config.preprocess, self.card.channels)

@@ -124,6 +124,7 @@ def test_a_stack_is_predicted_plane_by_plane_and_stays_a_stack(use, tmp_path):
     done = predict(tmp_path, tmp_path / "in.ome.tif")
     with tifffile.TiffFile(tmp_path / "out" / "in.ome.tiff") as file:
         assert file.series[0].axes == "ZYX"
+        assert 'Name="in"' in file.ome_metadata
         assert_array_equal(file.asarray(), np.stack([segmenter.segment(plane) for plane in planes]))
     assert done.megapixels == pytest.approx(3 * 60 * 50 / 1e6)
     done = predict(tmp_path, tmp_path / "in.ome.tif", instances=True)
@@ -282,6 +283,15 @@ def test_parts_are_what_is_not_done_and_cover_it_once(tmp_path, height):
     runs = [part.region[0] for part in parts(store, plan, height) if part.region[1].start == 0]
     if height is None:
         assert runs == [slice(0, 2 * CHUNK), slice(3 * CHUNK, 5 * CHUNK - 3)]
+
+
+def test_a_mask_with_missing_blocks_is_not_put_at_its_place(use, tmp_path, monkeypatch):
+    use()
+    write_image(tmp_path / "in.tif", blobs(CHUNK + 5, 40))
+    monkeypatch.setattr(one_image, "parts", lambda store, plan: list(parts(store, plan, CHUNK))[:1])
+    done = predict(tmp_path, tmp_path / "in.tif", format="png")
+    assert "1 of 2 blocks are missing; resume it" in done.failed[str(tmp_path / "in.tif")]
+    assert not (tmp_path / "out" / "in.png").exists()
 
 
 def test_slabs_of_any_heights_are_gathered_to_blocks():

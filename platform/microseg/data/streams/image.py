@@ -129,7 +129,8 @@ class ImageStream:
         return self._kept_at_most(columns) + 3 * self.chunk_bytes
 
     def _kept_at_most(self, columns: int) -> int:
-        across = (-(-min(columns, self.shape[1]) // self.block[1]) + 1) * self._block_bytes
+        width, block = self.shape[1], self.block[1]
+        across = min(-(-columns // block) + 1, -(-width // block)) * self._block_bytes
         return max(min(CACHE, self.plane_bytes * math.prod(self.planes.values())), across)
 
     @property

@@ -25,6 +25,7 @@ _WRITE_ALL: ArrayConfigParams = {"write_empty_chunks": True}
 def frugal() -> AbstractContextManager[Any]:
     """Let zarr decode one chunk after the other for as long as the context lasts.
 
+    Its threads are started at their first use and stay as many: one, if that is in this context.
     Each of its threads keeps memory of its own: with 6 threads and 10 chunks under way, its defaults, the
     objects of 12288 x 12288 pixels took 371 MiB and those of 4096 x 4096 300 MiB; with one, 231 and 230.
     """

@@ -25,12 +25,13 @@ def write_ome_tiff(mask: Path, target: Path) -> None:
     Parameters
     ----------
     mask : Path
-        The folder that `MaskStore.finish` returns.
+        The folder that `MaskStore.complete` or `MaskStore.finish` returns.
     target : Path
         Such as ``name.ome.tif``; without ``.ome``, readers take it for a plain pyramid.
     """
     group = zarr.open_group(mask, mode="r", use_consolidated=False)
-    paths, axes, scale = read_multiscales(ome_attributes(group.attrs)["multiscales"][0], str(mask))
+    facts = ome_attributes(group.attrs)["multiscales"][0]
+    paths, axes, scale = read_multiscales(facts, str(mask))
     levels: list[Any] = [group[path] for path in paths]
     large = sum(level.nbytes for level in levels) > _CLASSIC  # compressed it may be smaller, but who knows
     with replacing(target) as file, tifffile.TiffWriter(file, bigtiff=large, ome=True) as writer:
@@ -44,7 +45,7 @@ def write_ome_tiff(mask: Path, target: Path) -> None:
                 compression="zlib",
                 photometric="minisblack",
                 maxworkers=1,  # with more, tifffile collects half a gigabyte before it compresses
-                metadata=_metadata(mask, axes.upper(), scale) if first else None,
+                metadata=_metadata(facts["name"], axes.upper(), scale) if first else None,
                 subifds=len(levels) - 1 if first else None,
                 subfiletype=0 if first else 1,
                 **_resolution(scale, 2**number),
@@ -56,9 +57,9 @@ def _tiles(level: Any) -> Iterator[Array]:
         yield level[(*plane, rows, columns)]
 
 
-def _metadata(mask: Path, axes: str, scale: Mapping[str, float]) -> dict[str, Any]:
+def _metadata(name: str, axes: str, scale: Mapping[str, float]) -> dict[str, Any]:
     """Name the axes, and the sizes along them, as OME-XML does."""
-    sizes: dict[str, Any] = {"axes": axes, "Name": mask.name.removesuffix(".zarr").removesuffix(".ome")}
+    sizes: dict[str, Any] = {"axes": axes, "Name": name}
     for axis, size in scale.items():
         key = "TimeIncrement" if axis == "t" else f"PhysicalSize{axis.upper()}"
         sizes |= {key: size, f"{key}Unit": "s" if axis == "t" else "µm"}

@@ -120,6 +120,20 @@ class MaskStore:
         """Return one plane as an array that is read and written by two slices."""
         return PlaneArray(self.array, plane)
 
+    def check(self) -> None:
+        """Refuse a mask of which blocks are missing: they would be read as background.
+
+        Raises
+        ------
+        MicrosegError
+            See above.
+        """
+        missing = self.array.nchunks - self.array.nchunks_initialized
+        if missing:
+            raise MicrosegError(
+                f"{self.target}: {missing} of {self.array.nchunks} blocks are missing; resume it"
+            )
+
     def complete(self) -> Path:
         """Add the pyramid and the metadata, and return the folder, which is hidden still.
 
@@ -129,13 +143,9 @@ class MaskStore:
         Raises
         ------
         MicrosegError
-            If blocks are missing.
+            As `check`.
         """
-        missing = self.array.nchunks - self.array.nchunks_initialized
-        if missing:
-            raise MicrosegError(
-                f"{self.target}: {missing} of {self.array.nchunks} blocks are missing; resume it"
-            )
+        self.check()
         group = zarr.open_group(self._folder, mode="r+", use_consolidated=False)
         axes = [*self.planes, "y", "x"]
         levels = [self.array]

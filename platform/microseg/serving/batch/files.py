@@ -34,10 +34,10 @@ def images_of(source: str) -> tuple[list[str], tuple[str, ...]]:
         If there is no image.
     """
     if storage.is_remote(source):
-        files = storage.listing(source)
+        zarrs = [folder for folder in storage.folders(source) if folder.endswith(".zarr")]
+        files = _remote_files(source, beside=zarrs)
         if any(PurePosixPath(file).name in ZARR_MARKS for file in files):
             return [source], ()
-        zarrs = [folder for folder in storage.folders(source) if folder.endswith(".zarr")]
     else:
         zarrs = _zarrs(Path(source))
         files = [] if zarrs == [source] else storage.listing(source)
@@ -47,6 +47,16 @@ def images_of(source: str) -> tuple[list[str], tuple[str, ...]]:
             f"{source}: no image among {len(files)} file(s); give PNG, TIFF or JPEG files, or OME-Zarr"
         )
     return images, tuple(file for file in files if file not in set(images))
+
+
+def _remote_files(source: str, beside: list[str]) -> list[str]:
+    """Return the files of a remote folder; there may be none beside OME-Zarr folders."""
+    try:
+        return storage.listing(source)
+    except MicrosegError:
+        if not beside:
+            raise
+        return []
 
 
 def _zarrs(source: Path) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from microseg import storage
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, of_the_system
 from microseg.serving.batch.files import alone, check_targets, images_of, workplace
 from microseg.serving.batch.finished import Finished
-from microseg.serving.batch.image import Watch, predict_image
+from microseg.serving.batch.image import Watch, explained, predict_image
 from microseg.serving.batch.loading import load_segmenter
 from microseg.serving.batch.options import PLAIN, PredictOptions, Request
 from microseg.serving.batch.summary import Outcome, PredictSummary, Written
@@ -66,7 +66,7 @@ def predict_folder(
     segmenter = load_segmenter(model_uri)
     started = time.perf_counter()
     request = Request(model_uri, tuple(images), target, options)
-    with alone(workplace(target)):
+    with explained(target), alone(workplace(target)):
         outcomes = _outcomes(request, segmenter, progress, _once(note))
     written = {image: one for image, one in outcomes.items() if isinstance(one, Written)}
     failed = {image: str(one) for image, one in outcomes.items() if isinstance(one, MicrosegError)}
@@ -111,7 +111,9 @@ def _outcomes(
             watch(number).share(1)
     if table is not None:
         table.store(storage.join(target, OBJECTS))
-    finished.clear()
+    if not any(isinstance(one, MicrosegError) and of_the_system(one) for one in outcomes.values()):
+        finished.clear()
+        unfinished.unlink(missing_ok=True)
     return {image: outcomes[image] for image in images}
 
 

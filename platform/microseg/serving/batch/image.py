@@ -80,15 +80,22 @@ def predict_image(
 
 @contextmanager
 def explained(image: str, folder: str = "") -> Iterator[None]:
-    """Let errors be one line each, which names a downloaded image by its address."""
+    """Let errors be one line each, which names an image that is downloaded to a folder by its address."""
     try:
         yield
     except MicrosegError as error:
-        name = PurePosixPath(image).name
-        raise MicrosegError(str(error).replace(str(Path(folder) / name), image)) from error
+        if not folder:
+            raise
+        raise MicrosegError(str(error).replace(_copy(image, folder), image)) from error
     except OSError as error:
         reason = f"{error.filename or image}: {error.strerror or error}"
+        reason = reason.replace(_copy(image, folder), image) if folder else reason
         raise MicrosegError(f"{reason}; what is done is kept: run it again") from error
+
+
+def _copy(image: str, folder: str) -> str:
+    """Return where an image is downloaded to."""
+    return str(Path(folder) / PurePosixPath(image).name)
 
 
 def in_strips(card: ModelCard, stream: ImageStream, options: PredictOptions) -> bool:

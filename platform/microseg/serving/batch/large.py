@@ -128,6 +128,7 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Takes
         Takes the objects.
     """
     predicted = mask = MaskStore(begun.job.target, resumed=True)
+    predicted.check()
     objects = larger = 0
     if table is not None:
         objects, larger, mask = _numbered(segmenter, stream, begun, predicted, table)

@@ -98,8 +98,12 @@ def put(
     dtype = "uint8" if mask.dtype == np.uint8 else "uint32"
     store = MaskStore.open(unfinished, stream, dtype, {"predicted": "in one piece"})
     height, width = mask.shape
-    store.write(mask, slice(0, height), slice(0, width))
-    publish(store, place, kind)
+    try:
+        store.write(mask, slice(0, height), slice(0, width))
+        publish(store, place, kind)
+    except (OSError, MicrosegError):
+        store.discard()
+        raise
     return place
 
 

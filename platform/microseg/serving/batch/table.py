@@ -68,10 +68,9 @@ class ObjectTable:
             self._columns = self._columns if size else []
 
     def store(self, target: str) -> None:
-        """Put the table at its place, if any image was added; it is complete."""
+        """Put a copy of the table at its place, if any image was added."""
         if self._columns:
             storage.store(self._path, target)
-        self._path.unlink(missing_ok=True)
 
     def _write(self, file: TextIO, image: str, table: Table) -> None:
         writer = csv.writer(file)

@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     batch_size : int
         Tiles per call of the networks.
     resident : int
-        Bytes of libraries and networks at work, measured.
+        Bytes that the process held at most, libraries and networks at work, measured before.
     strips : int
         Bytes that a strip and the reading of the image take at most.
     """
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"memory: at most {gib(self.bound)} GiB ({gib(self.resident)} for libraries and networks, "
+            f"memory: at most {gib(self.bound)} GiB ({gib(self.resident)} held with libraries and networks, "
             f"{gib(self.strips)} for strips of {self.strip} columns)"
         )
 

@@ -34,7 +34,11 @@ class CheckedPlane:
         return checked(self._image.read(*window, self._plane), self._card)
 
     def bands(self) -> Iterator[Image]:
-        """Yield the plane in bands of whole rows: as many as are decoded together, within `BAND`."""
+        """Yield the plane in bands of whole rows, within `BAND`.
+
+        They divide rows of parts of the file evenly. Where one of these exceeds what is kept of the file, its
+        parts are decoded once for each band: twice for 40960 columns of 8 bits, 4 times for three channels.
+        """
         height, width, _ = self.shape
         row = width * self._image.shape[2] * self._image.dtype.itemsize
         block = self._image.block[0]

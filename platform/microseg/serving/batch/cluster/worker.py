@@ -13,7 +13,7 @@ import mlflow
 
 from microseg import runtime
 from microseg.data.streams import frugal
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, of_the_system
 from microseg.instances import Table
 from microseg.serving.batch.cluster.attempts import ATTEMPTS
 from microseg.serving.batch.image import predict_image
@@ -175,16 +175,10 @@ def patient(attempt: Callable[[], Answer], sleep: Callable[[float], None] = time
         try:
             return attempt()
         except (MicrosegError, OSError) as error:
-            if number == ATTEMPTS or not _may_pass(error):
+            if number == ATTEMPTS or not of_the_system(error):
                 return Answer(_as_failure(error))
             sleep(number * PAUSE)
     raise AssertionError("the last attempt returns")
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Say whether the system failed to read or write: other errors of that kind carry no number."""
-    causes = (error, error.__cause__)
-    return any(isinstance(cause, OSError) and cause.errno is not None for cause in causes)
 
 
 def _as_failure(error: MicrosegError | OSError) -> MicrosegError:
