@@ -96,7 +96,7 @@ def wrapped(cause):
 HICCUP = OSError(errno.EIO, "Input/output error", "a.tif")
 
 
-@pytest.mark.parametrize("error", [HICCUP, wrapped(HICCUP)])
+@pytest.mark.parametrize("error", [HICCUP, wrapped(HICCUP), wrapped(wrapped(HICCUP))])
 def test_a_file_that_fails_is_tried_three_times(error):
     attempt, pauses = failing([error] * (ATTEMPTS - 1))
     assert patient(attempt, pauses.append) == Answer()
