@@ -169,7 +169,7 @@ def test_without_data_the_network_alone_tells_channels_and_classes(lab):
     image = np.zeros((40, 50, 2), np.uint8)
     image[10:20, 10:30] = 255
     assert set(np.unique(segmenter.segment(image))) == {0, 1}
-    assert_array_equal(segmenter.objects(image) > 0, segmenter.segment(image) > 0)
+    assert_array_equal(segmenter.label(segmenter.probability(image)) > 0, segmenter.segment(image) > 0)
 
 
 def test_grey_images_are_repeated_for_a_network_in_colour(lab):

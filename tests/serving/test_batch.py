@@ -55,7 +55,7 @@ def test_every_image_gets_a_mask_of_its_size_under_its_stem(registered, folder, 
 def test_objects_are_numbered_in_the_masks_and_measured_in_one_table(registered, folder, image, tmp_path):
     summary = predict_folder(CHAMPION, str(folder), str(tmp_path / "out"), OBJECTS)
     segmenter = load_segmenter(CHAMPION)
-    labels = segmenter.objects(image)
+    labels = segmenter.label(segmenter.probability(image))
     assert_array_equal(read_labels(tmp_path / "out" / "a.png"), labels)
     assert_array_equal(labels > 0, segmenter.segment(image) > 0)  # no parameters stored: the mask's pieces
     assert (tmp_path / "out" / "a.png").read_bytes()[24] == 16  # bits, in the PNG's header
@@ -279,7 +279,9 @@ def test_small_images_are_written_in_every_format(registered, folder, tmp_path, 
     with open_stream(folder / "b.tif") as stream:
         image = stream.read(slice(0, 50), slice(0, 70))[::-1] // 257
     image = image.astype(np.uint8)
-    assert_array_equal(found, expected.objects(image) if instances else expected.segment(image))
+    assert_array_equal(
+        found, expected.label(expected.probability(image)) if instances else expected.segment(image)
+    )
 
 
 def test_one_file_is_as_good_as_a_folder(registered, folder, tmp_path):

@@ -120,7 +120,7 @@ def test_the_notebooks_way_answers_mask_probability_and_version(registered, imag
     assert (plain.probability, plain.instances) == (None, None)
     labels = decode(full.instances)
     assert labels.dtype == np.uint16
-    assert_array_equal(labels[..., 0], segmenter.objects(image))
+    assert_array_equal(labels[..., 0], segmenter.label(segmenter.probability(image)))
     assert (plain.model, plain.version) == ("cells", "1")
     assert_array_equal(np.load(io.BytesIO(base64.b64decode(full.probability))), segmenter.probability(image))
 

@@ -109,7 +109,6 @@ def test_test_time_augmentation_turns_with_the_image(segmenter, image):
     assert_allclose(np.rot90(mean)[12:-12, 12:-12], turned[12:-12, 12:-12], atol=1e-5)
     assert np.abs(mean - plain).max() > 0.05
     assert_array_equal(segmenter.segment(square, tta=True), to_mask(mean, segmenter.card.config.threshold))
-    assert_array_equal(segmenter.objects(square, tta=True), segmenter.label(mean))
 
 
 def test_the_preprocessing_of_the_card_is_applied(build, tmp_path, image):
@@ -144,11 +143,11 @@ def test_objects_are_told_apart_as_the_card_says(build, tmp_path, image):
     way = Component(name="components", params={"threshold": 0.5, "min_size": 30})
     stored = Segmenter(build.save(tmp_path / "stored", networks, build.card(instances=way)))
     plain = Segmenter(build.save(tmp_path / "plain", networks, build.card()))
-    labels = plain.objects(image)
+    labels = plain.label(plain.probability(image))
     assert_array_equal(labels > 0, plain.segment(image) > 0)
     assert labels.dtype == np.int32
     sizes = np.bincount(labels.ravel())[1:]
-    assert 0 < stored.objects(image).max() == (sizes >= 30).sum() < labels.max()
+    assert 0 < stored.label(stored.probability(image)).max() == (sizes >= 30).sum() < labels.max()
 
 
 def test_without_a_stored_way_each_piece_of_a_class_is_an_object(colour):

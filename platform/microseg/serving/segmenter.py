@@ -206,23 +206,19 @@ class Segmenter:
         """
         return to_mask(self.probability(image, tta), self.card.config.threshold)
 
-    def objects(self, image: Image, tta: bool = False) -> Labels:
-        """Tell the objects of a whole image apart, see `probability` and `label`.
+    def label(self, probability: Probability) -> Labels:
+        """Tell objects apart as the card says; where it does not, each connected piece of a class is one.
+
+        Parameters
+        ----------
+        probability : ndarray of float32, shape (height, width, classes)
+            See the method of that name.
 
         Returns
         -------
         ndarray of int32, shape (height, width)
             0 is background, objects are 1 to n.
-
-        Raises
-        ------
-        MicrosegError
-            As `probability`.
         """
-        return self.label(self.probability(image, tta))
-
-    def label(self, probability: Probability) -> Labels:
-        """Tell objects apart as the card says; where it does not, each connected piece of a class is one."""
         if self.card.instances is not None:
             return label_objects(probability, self.card.instances)
         return pieces(to_mask(probability, self.card.config.threshold))

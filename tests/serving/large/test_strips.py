@@ -104,7 +104,7 @@ def test_objects_in_blocks_are_those_of_one_piece(use, wide, tmp_path, instances
     tifffile.imwrite(tmp_path / "in.tif", wide[..., 0], resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
     done = predict(tmp_path, tmp_path / "in.tif", instances=True, format="ome-tiff")
     assert done.failed == {}
-    found, expected = read(tmp_path / "out" / "in.ome.tiff"), segmenter.objects(wide)
+    found, expected = read(tmp_path / "out" / "in.ome.tiff"), segmenter.label(segmenter.probability(wide))
     assert done.objects == found.max() == expected.max()
     pairs = np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1)
     assert pairs.shape[1] == expected.max() + 1  # a renumbering
@@ -128,7 +128,7 @@ def test_a_stack_is_predicted_plane_by_plane_and_stays_a_stack(use, tmp_path):
         assert_array_equal(file.asarray(), np.stack([segmenter.segment(plane) for plane in planes]))
     assert done.megapixels == pytest.approx(3 * 60 * 50 / 1e6)
     done = predict(tmp_path, tmp_path / "in.ome.tif", instances=True)
-    expected = [int(segmenter.objects(plane).max()) for plane in planes]
+    expected = [int(segmenter.label(segmenter.probability(plane)).max()) for plane in planes]
     assert (done.failed, done.objects) == ({}, sum(expected)) and min(expected) > 0
     with (tmp_path / "out" / "objects.csv").open(newline="") as file:
         names = {row["image"] for row in csv.DictReader(file)}
