@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import keras
@@ -90,12 +89,19 @@ def test_the_peak_of_a_gpu_is_told_in_mib(monkeypatch):
     assert runtime.peak_gpu_memory_mib() == 3.0
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak elsewhere too")
-def test_peak_memory_is_what_the_system_says():
-    np.ones(300 * runtime.MIB, np.uint8)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    assert runtime.peak_memory_mib() == pytest.approx(peak, rel=0.05)
+def test_peak_memory_is_at_least_what_was_held_and_in_mib():
+    held = np.ones(300 * runtime.MIB, np.uint8)
+    del held
+    assert 300 < runtime.peak_memory_mib() < 64 * 1024
+
+
+def test_the_peak_of_a_child_is_not_that_of_its_parent():
+    """Linux's getrusage counts what the parent held when it started the child."""
+    held = np.ones(600 * runtime.MIB, np.uint8)
+    code = "import microseg.runtime as r; print(r.peak_memory_mib())"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-B", "-c", code], env=environment, capture_output=True, text=True)
+    assert held.nbytes and 10 < float(done.stdout) < 500
 
 
 def test_hardware_describes_this_machine():
