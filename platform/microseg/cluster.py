@@ -26,6 +26,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 OBJECT_STORE = 200 * MIB  # results are small: bytes enough, whatever the machine offers
 
+# Whether Ray asks for a token: one that starts on this machine asks for it, and says so to the whole process.
+AUTH_MODE = "RAY_AUTH_MODE"
+
 # The run that `mlflow run` opened is the driver's; workers that inherit it would resume and rename it.
 RUN_ID = "MLFLOW_RUN_ID"
 
@@ -57,21 +60,24 @@ def joined() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _without(RUN_ID):
-        _start()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _kept(AUTH_MODE):
+        with _kept(RUN_ID):
+            os.environ.pop(RUN_ID, None)
+            _start()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
-def _without(name: str) -> Iterator[None]:
-    """Take a variable out of the environment for a while."""
-    value = os.environ.pop(name, None)
+def _kept(name: str) -> Iterator[None]:
+    """Give a variable of the environment its value back."""
+    value = os.environ.get(name)
     try:
         yield
     finally:
+        os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
 
@@ -80,6 +86,7 @@ def _start() -> None:
     """Start Ray, or join it, without a word of its own."""
     import ray
 
+    _forget_token()
     address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
@@ -96,6 +103,18 @@ def _start() -> None:
             "give host:port of its head, with RAY_AUTH_MODE=token if it asks for one, or unset it to stay on "
             "this machine"
         ) from error
+
+
+def _forget_token() -> None:
+    """Let Ray read anew whether there is a token.
+
+    After a Ray of its own this process would ask a cluster without tokens for one, and each actor would be
+    taken for forgotten before it runs (ray 2.60).
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined] # compiled
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _knock(address: str) -> None:

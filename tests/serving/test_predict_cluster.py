@@ -14,6 +14,7 @@ import ray
 import tifffile
 from PIL import UnidentifiedImageError
 
+from microseg.cluster import joined
 from microseg.data.images import write_image
 from microseg.errors import MicrosegError
 from microseg.serving.batch import PredictOptions, predict_folder
@@ -197,11 +198,20 @@ def test_rows_are_places_and_the_result_is_that_of_one_machine(
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two machines of one core each, both on this host, whose processes are known by a mark."""
+    """Two machines of one core each, both on this host, whose processes are known by a mark.
+
+    They ask for no token, though this process had a Ray of its own before, which did.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+            patch.delenv(name, raising=False)
+        with joined():
+            pass
+        assert "RAY_AUTH_MODE" not in os.environ
     mark = {
         "MICROSEG_TEST_MARK": f"{os.getpid()}-{time.time_ns()}",
         "MICROSEG_BATCH_SIZE": "4",
-        "RAY_AUTH_MODE": "disabled",  # as in this process: a head asks for a token where a local Ray has left one
+        "RAY_AUTH_MODE": "disabled",  # a head asks for a token where a local Ray has left one
         "RAY_worker_niceness": "0",  # beside other tests a worker would wait for minutes
         "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "platform"),
     }
