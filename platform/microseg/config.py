@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.errors import did_you_mean as did_you_mean
 from microseg.errors import first_problem as first_problem
 
@@ -215,8 +215,7 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise MicrosegError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise MicrosegError(f"{path}: not valid YAML: {problem}") from error
+        raise MicrosegError(f"{path}: not valid YAML: {one_line(error)}") from error
 
 
 def read_search(path: Path) -> SearchConfig:

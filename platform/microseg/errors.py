@@ -42,6 +42,11 @@ def of_the_system(error: BaseException | None) -> bool:
     return False
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's text without line breaks, or what kind of error it is where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural where it is not 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

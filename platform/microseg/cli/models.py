@@ -16,7 +16,7 @@ from microseg.cli.options import Folds, Seed, Study, data_options, folds_of, sou
 from microseg.cli.root import app, say
 from microseg.config import Component, parse
 from microseg.data.options import DataOptions
-from microseg.errors import MicrosegError, counted
+from microseg.errors import MicrosegError, counted, one_line
 from microseg.runtime import load_tensorflow
 
 if TYPE_CHECKING:
@@ -254,8 +254,7 @@ def _component(text: str) -> Component:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise MicrosegError(f"--preprocess {text!r}: not valid YAML: {problem}") from error
+        raise MicrosegError(f"--preprocess {text!r}: not valid YAML: {one_line(error)}") from error
     return parse(Component, {"name": values} if isinstance(values, str) else values, "--preprocess")
 
 

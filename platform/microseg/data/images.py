@@ -15,7 +15,7 @@ from PIL import Image
 
 from microseg.data.files import read_bytes, replacing
 from microseg.data.tiff import TIFF_MAGIC, decode_tiff, has_jpeg
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -125,7 +125,7 @@ def decode_image(data: bytes, name: str, axes: str | None = None) -> Array:
     """
     array, alpha = _decode(data, name, axes, labels=False)
     if alpha:
-        array = _without_alpha(array, name)
+        array = without_alpha(array, name)
     return supported(array, name)
 
 
@@ -155,7 +155,7 @@ def decode_labels(data: bytes, name: str) -> Array:
     """
     array, alpha = _decode(data, name, None, labels=True)
     if alpha:
-        array = _without_alpha(array, name)
+        array = without_alpha(array, name)
     if array.shape[2] > 1 and (array != array[..., :1]).any():
         raise MicrosegError(f"{name}: a mask in colour; save it with one number per pixel (grey or palette)")
     labels = array[..., 0]
@@ -223,8 +223,7 @@ def _decode(data: bytes, name: str, axes: str | None, *, labels: bool) -> tuple[
         else:
             raise MicrosegError(f"{name}: not a PNG, TIFF or JPEG file; save it as PNG or TIFF")
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MicrosegError(f"{name}: damaged or incomplete file ({reason}); replace it") from error
+        raise MicrosegError(f"{name}: damaged or incomplete file ({one_line(error)}); replace it") from error
     if array.size == 0:
         raise MicrosegError(f"{name}: the image has no pixels; replace it")
     return array, alpha
@@ -248,9 +247,16 @@ def _decode_simple(data: bytes, *, labels: bool) -> tuple[Array, bool]:
     return array, array.shape[2] in (2, 4)
 
 
-def _without_alpha(array: Array, name: str) -> Array:
+def without_alpha(array: Array, name: str) -> Array:
+    """Drop the last channel, which is marked as transparency.
+
+    Raises
+    ------
+    MicrosegError
+        If it varies: what lies behind would be lost.
+    """
     alpha = array[..., -1]
-    if (alpha != alpha.flat[0]).any():
+    if alpha.size and (alpha != alpha.flat[0]).any():
         raise MicrosegError(f"{name}: transparency varies over the image; flatten it (save without alpha)")
     return array[..., :-1]
 

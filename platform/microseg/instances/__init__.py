@@ -5,7 +5,6 @@ A label map numbers the objects from 1 to n without a gap; 0 is background. All 
 
 from microseg.instances.blocks import BLOCK, HALO, Stitched, label_blocks
 from microseg.instances.choice import candidates, search_instances
-from microseg.instances.grid import cores
 from microseg.instances.methods import (
     INSTANCES,
     Labels,
@@ -31,7 +30,6 @@ __all__ = [
     "Table",
     "candidates",
     "components",
-    "cores",
     "foreground_of",
     "label_blocks",
     "label_objects",

@@ -13,7 +13,7 @@ from keras import applications, layers
 from pydantic import AfterValidator, Field
 
 from microseg.config import did_you_mean
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.models.blocks import BATCH_MOMENTUM, Tensor
 
 Freeze = Annotated[int, Field(ge=0)] | bool
@@ -193,9 +193,8 @@ def _network(name: str, weights: str) -> keras.Model:
             warnings.filterwarnings("ignore", "`input_shape` is undefined", UserWarning)
             return ENCODERS[name].build(include_top=False, weights=None if weights == "none" else weights)
     except Exception as error:  # Keras reports a failed download as a bare Exception
-        reason = " ".join(str(error).split())
         raise MicrosegError(
-            f"encoder '{name}': weights '{weights}' could not be loaded ({reason}); "
+            f"encoder '{name}': weights '{weights}' could not be loaded ({one_line(error)}); "
             "use weights: none, or the absolute path of a weights file without the classifier"
         ) from error
 

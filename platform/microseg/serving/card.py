@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, ValidationError
 import microseg
 from microseg.config import Candidate, Component, Precision, Strict, TrialConfig, first_problem
 from microseg.errors import MicrosegError
-from microseg.serving.unlike import Appearance
+from microseg.serving.unlike import Appearance, Look, differences, scale_difference
 from microseg.tiling import halo_of
 
 CARD = "card.json"
@@ -91,6 +92,19 @@ class ModelCard(Strict):
             f"{self.tiling.seam_mean:.2g} on average and by {self.tiling.seam_worst:.2g} in 1 of 1000 pixels "
             "(measured on validation images)"
         )
+
+    def unlike(self, found: Callable[[], Look], pixel_size_um: float | None) -> tuple[str, ...]:
+        """Say how an image differs from the training images, as far as these are known.
+
+        Parameters
+        ----------
+        found : callable
+            Returns how it looks; called only where that can be compared.
+        pixel_size_um : float or None
+            Side of its pixels, where known.
+        """
+        look = differences(self.appearance, found()) if self.appearance else []
+        return (*look, *scale_difference(self.pixel_size_um, pixel_size_um))
 
     def write(self, directory: Path) -> None:
         """Write the card into a model's directory."""

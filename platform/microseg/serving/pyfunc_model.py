@@ -28,7 +28,7 @@ from microseg.serving.request import (
     read,
 )
 from microseg.serving.segmenter import Segmenter
-from microseg.serving.unlike import differences, look, scale_difference
+from microseg.serving.unlike import look
 
 ARTIFACT = "model"
 
@@ -96,7 +96,7 @@ class SegmentationModel(PythonModel):
             table=self._rows(labels, image, request) if request.table and labels is not None else None,
             model=card.name,
             version=self.version,
-            warnings=self._warnings(request, image),
+            warnings=list(card.unlike(lambda: look(image), request.pixel_size_um)),
         )
 
     def _rows(
@@ -106,11 +106,6 @@ class SegmentationModel(PythonModel):
         size = request.pixel_size_um or self.segmenter.card.pixel_size_um
         table = measurements(labels, checked(image, self.segmenter.card), size)
         return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-
-    def _warnings(self, request: ImageRequest, image: NDArray[np.generic]) -> list[str]:
-        card = self.segmenter.card
-        unlike = differences(card.appearance, look(image)) if card.appearance else []
-        return [*unlike, *scale_difference(card.pixel_size_um, request.pixel_size_um)]
 
 
 set_model(SegmentationModel())

@@ -4,8 +4,8 @@ OME-Zarr (Zarr formats 2 and 3) and TIFF are read; masks are written as OME-Zarr
 """
 
 from microseg.data.streams.array import stream_of
-from microseg.data.streams.image import ImageStream, Plane
-from microseg.data.streams.levels import CHUNK, frugal
+from microseg.data.streams.image import ImageStream, Plane, all_planes
+from microseg.data.streams.levels import CHUNK, blocks, frugal
 from microseg.data.streams.ome_tiff import write_ome_tiff
 from microseg.data.streams.omezarr import ZARR_MARKS
 from microseg.data.streams.opening import is_streamed, open_stream
@@ -17,6 +17,8 @@ __all__ = [
     "ImageStream",
     "MaskStore",
     "Plane",
+    "all_planes",
+    "blocks",
     "frugal",
     "is_streamed",
     "open_stream",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import OrderedDict
@@ -10,12 +11,23 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from microseg.data.images import DAMAGE, Array, supported
-from microseg.errors import MicrosegError
+from microseg.data.images import DAMAGE, Array, supported, without_alpha
+from microseg.errors import MicrosegError, one_line
 
 CACHE = 32 * 2**20
 
 Plane = tuple[int, ...]
+
+
+def all_planes(sizes: Mapping[str, int]) -> list[Plane]:
+    """Return every plane of an image, in the order of its axes.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        How many planes there are along each axis, see `ImageStream`; without any there is one, ``()``.
+    """
+    return list(itertools.product(*map(range, sizes.values())))
 
 
 class Facts(NamedTuple):
@@ -171,7 +183,7 @@ class ImageStream:
             for row, inside_rows, to_rows in _parts(top, bottom, self._blocks.block[0]):
                 for column, inside, to_columns in _parts(left, right, self._blocks.block[1]):
                     window[to_rows, to_columns] = self._block(plane, row, column)[inside_rows, inside]
-        return supported(self._without_alpha(window), self.name)
+        return supported(without_alpha(window, self.name) if self._alpha else window, self.name)
 
     def close(self) -> None:
         """Close the file, and forget what was decoded."""
@@ -201,18 +213,9 @@ class ImageStream:
         try:
             return self._blocks.decode(*key)
         except DAMAGE as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise MicrosegError(f"{self.name}: damaged or incomplete file ({reason}); replace it") from error
-
-    def _without_alpha(self, window: Array) -> Array:
-        if not self._alpha:
-            return window
-        alpha = window[..., -1]
-        if alpha.size and (alpha != alpha.flat[0]).any():
             raise MicrosegError(
-                f"{self.name}: transparency varies over the image; flatten it (save without alpha)"
-            )
-        return window[..., :-1]
+                f"{self.name}: damaged or incomplete file ({one_line(error)}); replace it"
+            ) from error
 
 
 def _parts(start: int, stop: int, block: int) -> Iterator[tuple[int, slice, slice]]:

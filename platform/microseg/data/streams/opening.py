@@ -9,7 +9,7 @@ from microseg.data.streams.image import Blocks, ImageStream
 from microseg.data.streams.omezarr import ZarrBlocks, is_zarr
 from microseg.data.streams.tiff import TiffBlocks
 from microseg.data.tiff import TIFF_MAGIC
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 
 
 def is_streamed(path: Path) -> bool:
@@ -58,8 +58,7 @@ def open_stream(path: Path, axes: str | None = None) -> ImageStream:
     try:
         blocks: Blocks = ZarrBlocks(path, axes) if path.is_dir() else TiffBlocks(path, axes)
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MicrosegError(f"{path}: damaged or not supported ({reason}); save it again") from error
+        raise MicrosegError(f"{path}: damaged or not supported ({one_line(error)}); save it again") from error
     try:
         return ImageStream(str(path), blocks)
     except MicrosegError:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from microseg import storage
 from microseg.data.images import READABLE
-from microseg.data.streams import ImageStream, MaskStore, frugal
+from microseg.data.streams import ImageStream, MaskStore, all_planes, frugal
 from microseg.errors import MicrosegError
 from microseg.instances import measurements
-from microseg.serving.batch.large import Begun, begin, finish, indices
+from microseg.serving.batch.large import Begun, begin, finish
 from microseg.serving.batch.opening import MOST_PIXELS, Source, open_source
 from microseg.serving.batch.options import PredictOptions
 from microseg.serving.batch.publish import put
@@ -24,7 +24,7 @@ from microseg.serving.channels import checked
 from microseg.serving.large import parts, predict_part
 from microseg.serving.masks import to_mask
 from microseg.serving.segmenter import Segmenter
-from microseg.serving.unlike import differences, look, scale_difference
+from microseg.serving.unlike import look
 
 SMALL = 2**22  # pixels up to which an image is predicted in one piece
 
@@ -140,14 +140,13 @@ def predict_whole(
         mask = put(labels, source, stream, target, options)
         measured = measurements(labels, checked(array, card), stream.pixel_size_um or card.pixel_size_um)
         table.add(PurePosixPath(source.name).name, [measured])
-    unlike = differences(card.appearance, look(array)) if card.appearance else []
-    unlike += scale_difference(card.pixel_size_um, stream.pixel_size_um)
-    return Written(mask, height * width, tuple(unlike), objects)
+    unlike = card.unlike(lambda: look(array), stream.pixel_size_um)
+    return Written(mask, height * width, unlike, objects)
 
 
 def _predict_parts(segmenter: Segmenter, stream: ImageStream, begun: Begun, watch: Watch) -> None:
     height, width, _ = stream.shape
-    total = height * width * len(indices(stream))
+    total = height * width * len(all_planes(stream.planes))
     done = begun.resumed * total
 
     def advance(pixels: int) -> None:

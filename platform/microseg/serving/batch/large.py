@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import microseg
 from microseg import storage
-from microseg.data.streams import ImageStream, MaskStore, Plane
+from microseg.data.streams import ImageStream, MaskStore, Plane, all_planes
 from microseg.errors import MicrosegError
 from microseg.serving.batch.files import SUFFIXES, mask_of, state_of, stem, workplace
 from microseg.serving.batch.opening import Source
@@ -30,7 +29,7 @@ from microseg.serving.large import (
     transforms,
 )
 from microseg.serving.segmenter import Segmenter
-from microseg.serving.unlike import differences, look_at, scale_difference
+from microseg.serving.unlike import look_at
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Takes
     if mask is not predicted:
         predicted.discard()
     height, width, _ = stream.shape
-    planes = list(indices(stream))
+    planes = all_planes(stream.planes)
     return Written(
         mask=begun.mask,
         pixels=height * width * len(planes),
@@ -147,11 +146,6 @@ def finish(segmenter: Segmenter, stream: ImageStream, begun: Begun, table: Takes
     )
 
 
-def indices(stream: ImageStream) -> list[Plane]:
-    """Return the planes of an image, in the order of its axes."""
-    return list(itertools.product(*map(range, stream.planes.values())))
-
-
 def _numbered(
     segmenter: Segmenter, stream: ImageStream, begun: Begun, predicted: MaskStore, table: TakesObjects
 ) -> tuple[int, int, MaskStore]:
@@ -159,7 +153,7 @@ def _numbered(
     name = begun.job.target.name.replace(".predicted.", ".objects.")
     labels = MaskStore.open(begun.job.target.with_name(name), stream, "uint32", begun.origin)
     objects = larger = 0
-    for index in indices(stream):
+    for index in all_planes(stream.planes):
         plane = CheckedPlane(segmenter.card, stream, index)
         size = stream.pixel_size_um or segmenter.card.pixel_size_um
         found = label_and_measure(predicted, labels, segmenter.method, plane, index, size)
@@ -177,11 +171,7 @@ def _plane_name(image: str, stream: ImageStream, index: Plane) -> str:
 
 def _unlike(card: ModelCard, stream: ImageStream, index: Plane) -> tuple[str, ...]:
     """Say how the image, or the first plane of a stack, differs from the training images."""
-    found: list[str] = []
-    if card.appearance:
-        windows = sampled(CheckedPlane(card, stream, index))
-        found = differences(card.appearance, look_at(windows))
-    return (*found, *scale_difference(card.pixel_size_um, stream.pixel_size_um))
+    return card.unlike(lambda: look_at(sampled(CheckedPlane(card, stream, index))), stream.pixel_size_um)
 
 
 def _origin(segmenter: Segmenter, source: Source, options: PredictOptions) -> dict[str, Any]:

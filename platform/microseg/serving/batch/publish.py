@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from microseg import storage
 from microseg.data.images import write_image
-from microseg.data.streams import CHUNK, ImageStream, MaskStore, write_ome_tiff
+from microseg.data.streams import ImageStream, MaskStore, blocks, write_ome_tiff
 from microseg.errors import MicrosegError
-from microseg.instances import Labels, cores
+from microseg.instances import Labels
 from microseg.serving.batch.files import SUFFIXES, mask_of, stem, workplace
 from microseg.serving.batch.opening import MOST_PIXELS, Source
 from microseg.serving.batch.options import Format, PredictOptions
@@ -118,9 +118,9 @@ def _whole(store: MaskStore) -> NDArray[np.generic]:
     """Return a mask in the bits that a PNG has, filled block by block."""
     plane = store.plane_array()
     mask = np.empty(plane.shape, np.uint8 if plane.dtype == np.uint8 else np.uint16)
-    for core in cores(plane.shape, CHUNK):
-        values = plane[core.window]
-        mask[core.window] = values if mask.dtype == np.uint8 else as_uint16(values)
+    for _, *window in blocks(plane.shape):
+        values = plane[window[0], window[1]]
+        mask[window[0], window[1]] = values if mask.dtype == np.uint8 else as_uint16(values)
     return mask
 
 

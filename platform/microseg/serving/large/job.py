@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microseg.data.preprocess import Transform, fit
-from microseg.data.streams import CHUNK, ImageStream, MaskStore, Plane
+from microseg.data.streams import CHUNK, ImageStream, MaskStore, Plane, all_planes
 from microseg.instances import foreground_of
 from microseg.serving.card import ModelCard
 from microseg.serving.large.memory import Plan
@@ -73,7 +72,7 @@ def open_planes(store: MaskStore) -> list[Plane]:
     """Return the planes of which something is not done yet."""
     rows, columns = store.shape
     whole = slice(0, rows), slice(0, columns)
-    planes = itertools.product(*map(range, store.planes.values()))
+    planes = all_planes(store.planes)
     return [plane for plane in planes if not store.done(*whole, plane)]
 
 

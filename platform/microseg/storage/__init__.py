@@ -1,4 +1,4 @@
-"""Files by local path or ``s3://`` URI; the only module that speaks to object storage.
+"""Files by local path or ``s3://`` URI; the only package that speaks to object storage.
 
 ``MLFLOW_S3_ENDPOINT_URL`` (as for MLflow's own artifacts), ``AWS_ENDPOINT_URL_S3`` or
 ``AWS_ENDPOINT_URL`` name a server other than AWS; credentials come from boto3's usual places.
@@ -6,29 +6,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from microseg.data.files import content_hash
 from microseg.errors import MicrosegError
-
-_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_REASONS = {
-    "NoSuchBucket": "no such bucket; create it or check the name",
-    "NoSuchKey": "no such object; check the key, upper and lower case count",
-    "404": "no such bucket or object; check both names, upper and lower case count",
-    "403": "access denied; check that the credentials may use this bucket",
-    "AccessDenied": "access denied; check that the credentials may use this bucket",
-    "InvalidAccessKeyId": "the access key is unknown to the server; check AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
-}
+from microseg.storage import s3
 
 
 def home() -> Path:
@@ -92,10 +78,10 @@ def folders(uri: str) -> list[str]:
     MicrosegError
         If the server cannot be used.
     """
-    bucket, key = _address(uri, needs_key=False)
+    bucket, key = s3.address(uri, needs_key=False)
     prefix = key.rstrip("/") + "/" if key.strip("/") else ""
-    with _explained(uri):
-        pages = list(_pages(bucket, prefix, "/"))
+    with s3.explained(uri):
+        pages = list(s3.pages(bucket, prefix, "/"))
     found = sorted(entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", []))
     return [f"s3://{bucket}/{name.rstrip('/')}" for name in found]
 
@@ -118,9 +104,9 @@ def state(uri: str) -> str:
     MicrosegError
         If the server cannot be used.
     """
-    bucket, key = _address(uri, needs_key=True)
-    with _explained(uri):
-        entries = [entry for page in _pages(bucket, key, "") for entry in page.get("Contents", [])]
+    bucket, key = s3.address(uri, needs_key=True)
+    with s3.explained(uri):
+        entries = [entry for page in s3.pages(bucket, key, "") for entry in page.get("Contents", [])]
     inside = [entry for entry in entries if entry["Key"] == key or entry["Key"].startswith(f"{key}/")]
     lines = (f"{entry['Key']} {entry['Size']} {entry['ETag']}" for entry in inside)
     return content_hash(line.encode() for line in lines)
@@ -146,11 +132,11 @@ def fetch(uri: str, into: Path) -> Path:
         if not path.is_file():
             raise MicrosegError(f"{path}: no such file; give an existing one")
         return path
-    bucket, key = _address(uri, needs_key=True)
+    bucket, key = s3.address(uri, needs_key=True)
     into.mkdir(parents=True, exist_ok=True)
     target = into / PurePosixPath(key).name
-    with _explained(uri):
-        _client().download_file(bucket, key, str(target))  # boto3 renames only a complete download
+    with s3.explained(uri):
+        s3.client().download_file(bucket, key, str(target))  # boto3 renames only a complete download
     return target
 
 
@@ -169,16 +155,19 @@ def fetch_folder(uri: str, into: Path) -> Path:
     MicrosegError
         If there is no such folder or the server cannot be used.
     """
-    bucket, key = _address(uri.rstrip("/"), needs_key=True)
+    bucket, key = s3.address(uri.rstrip("/"), needs_key=True)
     target = into / PurePosixPath(key).name
-    with _explained(uri):
-        names = _keys(bucket, f"{key}/", "")
+    with s3.explained(uri):
+        names = s3.keys(bucket, f"{key}/", "")
         if not names:
             raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
         for name in names:
-            file = target / name.removeprefix(f"{key}/")
+            inside = PurePosixPath(name.removeprefix(f"{key}/"))
+            if inside.is_absolute() or ".." in inside.parts:
+                raise MicrosegError(f"{uri}: the key {name!r} would leave the folder; rename that object")
+            file = target / inside
             file.parent.mkdir(parents=True, exist_ok=True)
-            _client().download_file(bucket, name, str(file))
+            s3.client().download_file(bucket, name, str(file))
     return target
 
 
@@ -195,9 +184,9 @@ def size(uri: str) -> int:
     MicrosegError
         If there is no such object or the server cannot be used.
     """
-    bucket, key = _address(uri, needs_key=True)
-    with _explained(uri):
-        return int(_client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+    bucket, key = s3.address(uri, needs_key=True)
+    with s3.explained(uri):
+        return int(s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"])
 
 
 def store(path: Path, uri: str) -> None:
@@ -216,9 +205,9 @@ def store(path: Path, uri: str) -> None:
         If the target cannot be written or the server cannot be used.
     """
     if is_remote(uri):
-        bucket, key = _address(uri, needs_key=True)
-        with _explained(uri), path.open("rb") as file:
-            _client().upload_fileobj(file, bucket, key)
+        bucket, key = s3.address(uri, needs_key=True)
+        with s3.explained(uri), path.open("rb") as file:
+            s3.client().upload_fileobj(file, bucket, key)
         return
     target = _local(uri)
     try:
@@ -262,82 +251,12 @@ def _local(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path) if scheme else uri)
 
 
-def _address(uri: str, *, needs_key: bool) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or (needs_key and (not key or key.endswith("/"))):
-        raise MicrosegError(f"{uri}: not a complete address; expected s3://BUCKET/KEY")
-    return bucket, key
-
-
 def _remote_listing(uri: str) -> list[str]:
-    bucket, key = _address(uri, needs_key=False)
-    with _explained(uri):
-        found = _keys(bucket, key.rstrip("/") + "/" if key.strip("/") else "")
+    bucket, key = s3.address(uri, needs_key=False)
+    with s3.explained(uri):
+        found = s3.keys(bucket, key.rstrip("/") + "/" if key.strip("/") else "")
         if not found and key:  # not a folder: then perhaps one object
-            found = [name for name in _keys(bucket, key) if name == key]
+            found = [name for name in s3.keys(bucket, key) if name == key]
     if not found:
         raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
     return [f"s3://{bucket}/{name}" for name in sorted(found)]
-
-
-def _keys(bucket: str, prefix: str, delimiter: str = "/") -> list[str]:
-    """Return the keys with a prefix and no further delimiter; some servers list a marker for the folder."""
-    return [
-        entry["Key"]
-        for page in _pages(bucket, prefix, delimiter)
-        for entry in page.get("Contents", [])
-        if entry["Key"] != prefix or not prefix.endswith("/")
-    ]
-
-
-def _pages(bucket: str, prefix: str, delimiter: str) -> Iterable[dict[str, Any]]:
-    paginator = _client().get_paginator("list_objects_v2")
-    pages: Iterable[dict[str, Any]] = paginator.paginate(Bucket=bucket, Prefix=prefix, Delimiter=delimiter)
-    return pages
-
-
-def _endpoint() -> str | None:
-    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
-
-
-def _client() -> Any:
-    return _connect(_endpoint(), frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
-
-
-@functools.lru_cache(maxsize=4)
-def _connect(endpoint: str | None, _environment: frozenset[tuple[str, str]]) -> Any:
-    """Return a client; boto3's own default session would keep the first credentials it saw for ever."""
-    import boto3  # imported late: it costs half a second, and most runs are local
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=10,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        # Other servers than AWS rarely answer to bucket.host names or know the newer checksum trailers.
-        s3={"addressing_style": "path" if endpoint else "auto"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn boto3's errors into one line; its texts are not repeated, as they may hold addresses and keys."""
-    from botocore import exceptions
-
-    try:
-        yield
-    except exceptions.ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", "unknown"))
-        raise MicrosegError(f"{uri}: {_REASONS.get(code, f'the server refused ({code})')}") from None
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        raise MicrosegError(f"{uri}: no complete credentials; {hint}") from None
-    except exceptions.ParamValidationError:
-        raise MicrosegError(f"{uri}: not a valid bucket or key; expected s3://BUCKET/KEY") from None
-    except (exceptions.HTTPClientError, exceptions.BotoCoreError) as error:
-        where = urlsplit(_endpoint() or "").hostname or "AWS"
-        hint = f"check that it runs, and {_ENDPOINTS[0]}"
-        problem = type(error).__name__
-        raise MicrosegError(f"{uri}: the storage server {where} cannot be used ({problem}); {hint}") from None
