@@ -115,3 +115,14 @@ def tracking_server() -> Callable[[Path], Server]:
         return server
 
     return start
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """Return an S3 server, see `services.ObjectStore`, which all tests of a session share."""
+    from services import ObjectStore
+
+    server = ObjectStore(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()

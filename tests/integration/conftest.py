@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from services import Postgres, TrackingServer
 
 
 class Desk:
@@ -45,3 +48,22 @@ class Desk:
 def desk_in(project):
     """Return a function from a folder to the desk of a user who works there."""
     return lambda folder: Desk(folder, project)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Return a PostgreSQL server, which all tests of a session share; each makes databases of its own."""
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's, which is closed to other users
+        server = Postgres(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def auth_server(tmp_path_factory, postgres, s3_server) -> Iterator[TrackingServer]:
+    """Return an MLflow server with users over `postgres` and `s3_server`, one for each file of tests."""
+    server = TrackingServer(tmp_path_factory.mktemp("mlflow"), postgres, s3_server)
+    server.start()
+    yield server
+    server.stop()
