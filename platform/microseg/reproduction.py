@@ -78,15 +78,15 @@ class Reproduction:
         return f"{numbers}: {where} {low:.4f} to {high:.4f}, {self.spread.source}"
 
 
-def reproduce(run_id: str, data: Path | None = None) -> Reproduction:
+def reproduce(run_id: str, data: str | Path | None = None) -> Reproduction:
     """Train the fold of a run again: the same configuration, images, seed and number of threads.
 
     Parameters
     ----------
     run_id : str
         The MLflow run of a fold, of a trial or of a replicate.
-    data : Path, optional
-        Where the images are now, if not where the study found them.
+    data : str or Path, optional
+        Path or ``s3://`` URI of the images now, if not where the study found them.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def _fold_run(client: MlflowClient, run_id: str) -> Run:
     return run
 
 
-def _unchanged(then: FoldProvenance, data: Path | None) -> TrainingData:
+def _unchanged(then: FoldProvenance, data: str | Path | None) -> TrainingData:
     """Open the images that the study had, without those that came later, if they are the same.
 
     Raises

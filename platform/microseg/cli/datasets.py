@@ -41,7 +41,7 @@ def _open(data: str, options: DataOptions) -> Any:
     from microseg.data.open import open_dataset
     from microseg.storage import cache
 
-    return open_dataset(source(data).resolve(), options, cache())
+    return open_dataset(source(data), options, cache())
 
 
 @data_app.command()

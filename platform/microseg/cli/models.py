@@ -52,11 +52,11 @@ def promote(
     elif force:
         _moved(registry.force(client, model, chosen, why))
     else:
-        _met(client, model, chosen, least, source(data).resolve() if data else None)
+        _met(client, model, chosen, least, source(data) if data else None)
     say(f"serve  mlflow models serve -m models:/{model}@champion --env-manager local")
 
 
-def _met(client: Any, model: str, version: int, least: float, data: Path | None) -> None:
+def _met(client: Any, model: str, version: int, least: float, data: str | None) -> None:
     """Let a version meet the champion, say what came of it, and end with 1 where the champion stays."""
     load_tensorflow()
     from microseg import registry
@@ -236,7 +236,7 @@ def import_model(
     values = {
         "file": file,
         "name": model or file.stem,
-        "data": source(data).resolve() if data else None,
+        "data": source(data) if data else None,
         "options": options,
         "preprocess": _component(preprocess),
         "threshold": probability_threshold,

@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,9 @@ import typer
 from microseg.config import parse
 from microseg.data.options import DataOptions
 
-Data = Annotated[str, typer.Option(help="Folder or manifest (YAML, CSV); by default synthetic cells.")]
+Data = Annotated[
+    str, typer.Option(help="Folder or manifest (YAML, CSV), here or on s3://; by default synthetic cells.")
+]
 Study = Annotated[str, typer.Option(help="Name of the study; by default the data set's name and the time.")]
 Folds = Annotated[str, typer.Option(help="Number of folds, or 'given' for the split in the data.")]
 Model = Annotated[str, typer.Option(help="Name of the registered model; by default the data set's name.")]
@@ -63,12 +64,16 @@ def stamped(name: str) -> str:
     return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def source(data: str) -> Path:
-    """Return the data set's path; the word demo stands for synthetic cells, written when first asked for."""
+def source(data: str) -> str:
+    """Return the data set's absolute path, or its ``s3://`` URI.
+
+    The word demo stands for synthetic cells, written when first asked for.
+    """
+    from microseg.storage import home, normalise
+
     if data not in ("", "demo"):
-        return Path(data)
+        return normalise(data)
     from microseg.data.synthetic import write_demo
-    from microseg.storage import home
 
     folder = home() / "demo"
-    return folder if folder.is_dir() else write_demo(folder)
+    return str(folder if folder.is_dir() else write_demo(folder))

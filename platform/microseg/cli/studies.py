@@ -35,10 +35,10 @@ def _space(name: str) -> Path:
 
 
 def _request(data: str, study: str, config: SearchConfig, options: DataOptions, model: str) -> Any:
-    path = source(data).resolve()
+    place = source(data)
     return _studies().Request(
-        name=study or stamped(path.stem),
-        data=path,
+        name=study or stamped(Path(place).stem),
+        data=place,
         options=options,
         config=config,
         model=model,
@@ -129,7 +129,7 @@ def search(
     began = studies.read_state(study).request
     config = _changed(read_search(Path(space)) if space else began.config, space or f"study {study}", given)
     changes: dict[str, Any] = {"config": config}
-    changes |= {"data": source(data).resolve()} if data else {}
+    changes |= {"data": source(data)} if data else {}
     changes |= {"options": options} if options != DataOptions() else {}
     changes |= {"model": model} if model else {}
     with _resumable(study):
@@ -228,7 +228,7 @@ def reproduce(
     load_tensorflow()
     from microseg import reproduction
 
-    found = reproduction.reproduce(run_id, source(data).resolve() if data else None)
+    found = reproduction.reproduce(run_id, source(data) if data else None)
     say(found.verdict)
     for difference in found.differences:
         say(f"not as it was: {difference}")

@@ -13,6 +13,8 @@ from microseg.data.manifest import Item, Manifest
 from microseg.data.masks import interpret
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
+from microseg.storage import is_remote
+from microseg.storage.mirror import mirror
 
 __all__ = ["FORMATS", "DataOptions", "open_dataset"]
 
@@ -30,7 +32,7 @@ FORMATS: dict[str, Format] = {
 _READERS = 4
 
 
-def open_dataset(source: Path, options: DataOptions, cache: Path) -> Manifest:
+def open_dataset(place: str | Path, options: DataOptions, cache: Path) -> Manifest:
     """Open a data set and check all of it.
 
     Every file is read once; what was found is kept in the cache, so that opening unchanged files
@@ -38,8 +40,9 @@ def open_dataset(source: Path, options: DataOptions, cache: Path) -> Manifest:
 
     Parameters
     ----------
-    source : Path
-        A folder in one of the layouts of ``FORMATS``, or a table.
+    place : str or Path
+        A folder in one of the layouts of ``FORMATS``, or a table; an ``s3://`` URI of one is copied to the
+        cache, each object once.
     options : DataOptions
         What the files do not say themselves.
     cache : Path
@@ -55,7 +58,8 @@ def open_dataset(source: Path, options: DataOptions, cache: Path) -> Manifest:
     MicrosegError
         In one line, naming the file, if anything in the data set cannot be used.
     """
-    source, cache = absolute(source), absolute(cache)
+    cache = absolute(cache)
+    source = mirror(str(place), cache) if is_remote(str(place)) else absolute(Path(place))
     ledger = Ledger(cache, str(source))
     listing = _format(source).read(source, options, ledger)
     if not listing.entries:

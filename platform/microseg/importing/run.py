@@ -45,7 +45,7 @@ class ImportRequest(Strict):
 
     file: Path
     name: str
-    data: Path | None = None
+    data: str | Path | None = None
     options: DataOptions = DataOptions()
     preprocess: Component = Component(name="scale")
     threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
@@ -179,7 +179,7 @@ def _prepare(request: ImportRequest, config: TrialConfig) -> Prepared:
     asked = {"trials": 1, "asha": None, "folds": request.folds, "seed": request.seed}
     search = parse(SearchConfig, asked | {"space": config.model_dump(mode="json")}, "import-model")
     study = Request(
-        name=request.study, data=request.data, options=request.options, config=search, model=request.name
+        name=request.study, data=str(request.data), options=request.options, config=search, model=request.name
     )
     return divide(study, parse_space(search.space, str(request.file)))
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from microseg.data.manifest import Item, Manifest
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
-from microseg.storage import cache
+from microseg.storage import cache, is_remote
 from microseg.study.provenance import Provenance, read
 
 FORCE = 'promote it all the same with --force --why "..."'
@@ -38,7 +38,7 @@ def origin(client: MlflowClient, version: ModelVersion) -> Provenance | None:
         return None
 
 
-def hold_out(found: Provenance, data: Path | None) -> HoldOut:
+def hold_out(found: Provenance, data: str | Path | None) -> HoldOut:
     """Read the data set of a study again, and divide it as the study did.
 
     What counts is what the study's own folds left out, whatever the file of the hold-out says by now.
@@ -47,16 +47,16 @@ def hold_out(found: Provenance, data: Path | None) -> HoldOut:
     ----------
     found : Provenance
         The study.
-    data : Path, optional
-        Where the images are now, if not where the study found them.
+    data : str or Path, optional
+        Path or ``s3://`` URI of the images now, if not where the study found them.
 
     Raises
     ------
     MicrosegError
         If the images are gone or have changed, or the study kept none back.
     """
-    study, place = found.study, data or found.request.data
-    if not place.exists():
+    study, place = found.study, str(data or found.request.data)
+    if not is_remote(place) and not Path(place).exists():
         raise MicrosegError(
             f"{place}: the images of study '{study}' are not there; say by --data where they are"
         )

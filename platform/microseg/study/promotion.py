@@ -42,7 +42,7 @@ class _Rivals(NamedTuple):
 
 
 def promote(
-    client: MlflowClient, name: str, version: int, least: float, data: Path | None, progress: Progress
+    client: MlflowClient, name: str, version: int, least: float, data: str | Path | None, progress: Progress
 ) -> Decision:
     """Make a version champion if it is better than the present one, or than Otsu's threshold before any.
 
@@ -58,8 +58,8 @@ def promote(
         The challenger; it is not champion yet.
     least : float
         The gain in score that is worth a change.
-    data : Path, optional
-        Where the images of its study are now, if they moved.
+    data : str or Path, optional
+        Path or ``s3://`` URI of the images of its study now, if they moved.
     progress : callable
         Called with the number of predicted images, and of all.
 

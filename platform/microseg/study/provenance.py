@@ -19,6 +19,7 @@ from microseg.config import Strict, TrialConfig, first_problem
 from microseg.data.manifest import Item, Manifest
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
+from microseg.storage import is_remote
 from microseg.study.request import Prepared, Request, read_state, state_file
 from microseg.tracking.artifacts import PROVENANCE, find_json
 from microseg.tracking.environment import Environment, Source, environment, in_words, source, user
@@ -98,7 +99,7 @@ def record(client: MlflowClient, run: StudyRun, prepared: Prepared) -> Provenanc
     if found.source:
         tags |= {"mlflow.source.git.commit": found.source.commit, "microseg.code": found.source.state}
     set_tags(client, run.run_id, tags)
-    _log_dataset(client, run.run_id, found.manifest)
+    _log_dataset(client, run.run_id, prepared)
     return found
 
 
@@ -168,14 +169,16 @@ def _parse(model: type[P], found: Any, run_id: str) -> P:
         ) from error
 
 
-def _log_dataset(client: MlflowClient, run_id: str, manifest: Manifest) -> None:
+def _log_dataset(client: MlflowClient, run_id: str, prepared: Prepared) -> None:
     """Log the data set as an MLflow dataset input, with its content digest."""
+    manifest, asked = prepared.manifest, prepared.request.data
+    remote = is_remote(asked)
     profile = {"images": len(manifest.items), "channels": manifest.channels, "masks": manifest.mask_kind}
     dataset = Dataset(
         name=manifest.name,
         digest=manifest.digest[:36],  # the column holds 36 characters; the tag microseg.digest holds all
-        source_type="local",
-        source=json.dumps({"uri": manifest.source}),
+        source_type="s3" if remote else "local",
+        source=json.dumps({"uri": asked if remote else manifest.source}),
         profile=json.dumps(profile),
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

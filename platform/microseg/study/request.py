@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from microseg import folds
 from microseg.config import SearchConfig, Strict, did_you_mean, parse
@@ -24,10 +24,13 @@ from microseg.storage import home
 
 
 class Request(Strict):
-    """What a study was asked for; kept with it, so that it can be resumed by its name alone."""
+    """What a study was asked for; kept with it, so that it can be resumed by its name alone.
+
+    ``data`` is an absolute path or an ``s3://`` URI.
+    """
 
     name: str
-    data: Path
+    data: Annotated[str, BeforeValidator(str)]
     options: DataOptions = DataOptions()
     config: SearchConfig
     model: str = ""
