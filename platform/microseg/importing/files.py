@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,11 @@ import h5py
 import keras
 
 from microseg.errors import MicrosegError
-from microseg.models import load_saved
+from microseg.models import UNREADABLE, load_saved
+from microseg.models.saved import described, nodes
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-# What the many classes of Keras raise for a configuration or weights that they do not understand.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OSError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
 
 
 def load_network(path: Path) -> keras.Model:
@@ -71,7 +60,7 @@ def load_network(path: Path) -> keras.Model:
 def _load(copy: Path, path: Path) -> keras.Model:
     try:
         model = load_saved(copy)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise MicrosegError(f"{path}: {_reason(str(error))}") from error
     if not isinstance(model, keras.Model) or not model.built:
         raise MicrosegError(f"{path}: no network with a stated input shape; call it once, then save it")
@@ -110,7 +99,7 @@ def _repair_file(copy: Path, path: Path) -> Any:
                 )
             config = _repaired(json.loads(text))
             file.attrs["model_config"] = json.dumps(config)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MicrosegError(f"{path}: a damaged HDF5 file ({' '.join(str(error).split())})") from error
     return config
 
@@ -118,13 +107,13 @@ def _repair_file(copy: Path, path: Path) -> Any:
 def _zipped_config(copy: Path, path: Path) -> Any:
     try:
         with zipfile.ZipFile(copy) as archive:
-            return json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            return described(archive)
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError) as error:
         raise MicrosegError(f"{path}: a damaged Keras archive; save the network anew") from error
 
 
 def _check_layers(config: Any, path: Path) -> None:
-    names = {str(node["class_name"]) for node in _nodes(config)}
+    names = {str(node["class_name"]) for node in nodes(config)}
     if "Lambda" in names:
         raise MicrosegError(
             f"{path}: it has a Lambda layer, code that would run wherever it is loaded; replace that layer "
@@ -132,18 +121,9 @@ def _check_layers(config: Any, path: Path) -> None:
         )
 
 
-def _nodes(config: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object that a configuration describes, nested ones included."""
-    children = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    if isinstance(config, dict) and "class_name" in config:
-        yield config
-    for child in children:
-        yield from _nodes(child)
-
-
 def _repaired(config: Any) -> Any:
     """Return a network's description without what Keras 2 wrote and Keras 3 refuses."""
-    for node in _nodes(config):
+    for node in nodes(config):
         values = node.get("config")
         layer = getattr(keras.layers, str(node["class_name"]), None)
         if node["class_name"] == "Sequential" and isinstance(values, dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,12 +18,24 @@ from microseg.errors import MicrosegError
 from microseg.models.deeplab_v3_plus import deeplab_v3_plus, deeplab_v3_plus_stride
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
 from microseg.models.multires_unet import multires_unet, multires_unet_stride
+from microseg.models.saved import UNREADABLE, load_saved
 from microseg.models.swin_unet import swin_unet, swin_unet_stride
 from microseg.models.u2net import u2net, u2net_stride
 from microseg.models.unet import unet, unet_stride
 from microseg.models.unet3_plus import unet3_plus, unet3_plus_stride
 from microseg.models.unet_plus_plus import unet_plus_plus, unet_plus_plus_stride
 from microseg.tiling import Grid, halo_of
+
+__all__ = [
+    "ARCHITECTURES",
+    "STRIDES",
+    "UNREADABLE",
+    "build_model",
+    "check_tile",
+    "grid_of",
+    "load_saved",
+    "stride",
+]
 
 ARCHITECTURES: dict[str, Builder] = {
     "unet": unet,
@@ -88,14 +99,6 @@ def stride(component: Component) -> int:
     signature = inspect.signature(ARCHITECTURES[component.name])
     defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
     return STRIDES[component.name](defaults | given)
-
-
-def load_saved(path: Path) -> keras.Model:
-    """Load a saved network for inference; importing this module registers the layers that it may hold.
-
-    Safe mode refuses files that carry code; without compilation no loss needs to be known.
-    """
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def grid_of(config: TrialConfig, halo: int | None = None) -> Grid:
