@@ -239,5 +239,5 @@ def _load(path: Path) -> Any:
     try:
         return load_saved(path)
     except UNREADABLE as error:
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = " ".join(str(error).split())[:250]
         raise MicrosegError(f"{path}: not a network that can be loaded ({reason})") from error
