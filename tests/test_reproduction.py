@@ -99,7 +99,7 @@ def run(folder, *command):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A study that was trained on one thread: its folder, and the run of its first fold."""
+    """A study that was trained on one thread: its folder, and the run of its first fold; half a minute."""
     folder = tmp_path_factory.mktemp("reproduction")
     write_pairs(folder / "cells")
     done = run(folder, "-c", ONE_THREAD, str(Path(__file__).parent), str(folder))
@@ -130,6 +130,7 @@ def images(first):
     (first[0] / "kept").rename(folder)
 
 
+@pytest.mark.slow
 def test_on_one_thread_all_weights_are_equal_bit_for_bit(first):
     folder, client, fold = first
     done = run(folder, "-m", "microseg", "reproduce", fold.info.run_id)
@@ -142,6 +143,7 @@ def test_on_one_thread_all_weights_are_equal_bit_for_bit(first):
     assert len(hashes) == 2
 
 
+@pytest.mark.slow
 def test_the_file_of_a_fold_has_everything_that_made_it(first):
     _, client, fold = first
     found = provenance.read_fold(client, fold.info.run_id)
@@ -169,6 +171,7 @@ def test_the_file_of_a_fold_has_everything_that_made_it(first):
     assert Path(client.download_artifacts(*network)).is_file()
 
 
+@pytest.mark.slow
 def test_a_study_that_began_with_the_best_of_another_names_it(tmp_path, monkeypatch, first):
     folder, client, fold = first
     monkeypatch.setenv("MICROSEG_HOME", str(tmp_path))
@@ -188,6 +191,7 @@ def test_a_study_that_began_with_the_best_of_another_names_it(tmp_path, monkeypa
     assert again.parent == provenance.Parent(study="first", run="")
 
 
+@pytest.mark.slow
 def test_other_threads_and_versions_are_named_and_the_folds_are_what_is_compared_with(first, monkeypatch):
     _, _, fold = first
     monkeypatch.setattr(environment, "packages", lambda: {"keras": "99.0"})
@@ -198,6 +202,7 @@ def test_other_threads_and_versions_are_named_and_the_folds_are_what_is_compared
     assert found.again == pytest.approx(found.recorded, abs=0.2)
 
 
+@pytest.mark.slow
 def test_one_changed_pixel_of_a_mask_is_refused_by_name(first, images):
     mask = images / "masks" / "s3.png"
     labels = np.array(read_labels(mask))
@@ -209,6 +214,7 @@ def test_one_changed_pixel_of_a_mask_is_refused_by_name(first, images):
         reproduce(first[2].info.run_id)
 
 
+@pytest.mark.slow
 def test_every_changed_file_counts_and_the_first_are_named(first, images):
     for index in range(5):
         with (images / "images" / f"s{index}.png").open("ab") as file:
@@ -217,6 +223,7 @@ def test_every_changed_file_counts_and_the_first_are_named(first, images):
         reproduce(first[2].info.run_id)
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_gone_is_refused(first, images):
     for part in ("images", "masks"):
         (images / part / "s2.png").unlink()
@@ -224,6 +231,7 @@ def test_a_pair_that_is_gone_is_refused(first, images):
         reproduce(first[2].info.run_id)
 
 
+@pytest.mark.slow
 def test_images_that_moved_are_found_where_it_is_said_and_later_ones_do_not_count(first, images, monkeypatch):
     trained = []
     monkeypatch.setattr(reproduction, "train_fold", lambda _, data, *__: trained.append(data) or 1 / 0)
@@ -239,6 +247,7 @@ def test_images_that_moved_are_found_where_it_is_said_and_later_ones_do_not_coun
     moved.rename(images)
 
 
+@pytest.mark.slow
 def test_masks_that_are_read_otherwise_are_refused(first, monkeypatch):
     read = reproduction.open_dataset
     monkeypatch.setattr(
@@ -250,6 +259,7 @@ def test_masks_that_are_read_otherwise_are_refused(first, monkeypatch):
         reproduce(first[2].info.run_id)
 
 
+@pytest.mark.slow
 def test_a_fold_of_another_version_of_microseg_is_refused_in_one_line(first):
     _, client, fold = first
     copy = client.create_run(fold.info.experiment_id).info.run_id
@@ -263,6 +273,7 @@ def test_a_fold_of_another_version_of_microseg_is_refused_in_one_line(first):
         client.delete_run(copy)
 
 
+@pytest.mark.slow
 def test_a_fold_that_says_nothing_of_its_origin_is_refused(first):
     _, client, fold = first
     experiment, parent = fold.info.experiment_id, fold.data.tags[tree.PARENT]
