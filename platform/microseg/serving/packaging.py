@@ -101,7 +101,7 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
             model_id=model.model_id,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": str(directory)},
-            code_paths=[str(_package_copy(Path(folder) / "code"))],
+            code_paths=[str(package_copy(Path(folder) / "code"))],
             pip_requirements=requirements(),
             input_example=[_example(card.channels)],
         )
@@ -154,7 +154,7 @@ def _assemble(card: ModelCard, members: Sequence[Path], directory: Path) -> None
     card.write(directory)
 
 
-def _package_copy(folder: Path) -> Path:
+def package_copy(folder: Path) -> Path:
     """Copy the package without its compiled leftovers, which MLflow would take along."""
     source = Path(microseg.__file__).parent
     return Path(

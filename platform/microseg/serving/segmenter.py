@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,14 @@ class Segmenter:
     Parameters
     ----------
     directory : Path
-        Holds ``card.json`` and one or more ``.keras`` files.
+        Holds ``card.json`` and one or more ``.keras`` files; not needed afterwards.
+
+    Attributes
+    ----------
+    card : ModelCard
+        What the model knows about itself.
+    digest : str
+        What tells this model from another: the sha256 of its card and its networks.
 
     Raises
     ------
@@ -48,7 +54,8 @@ class Segmenter:
         self._members = [_load(path) for path in sorted(directory.glob(MEMBERS))]
         if not self._members:
             raise MicrosegError(f"{directory}: no {MEMBERS} file; this is not a complete microseg model")
-        self._directory = directory
+        paths = [directory / CARD, *sorted(directory.glob(MEMBERS))]
+        self.digest = content_hash(path.read_bytes() for path in paths)
         self._preprocess = bind(self.card.config.preprocess, PREPROCESSING, "preprocess")
         # A model server calls from several threads; one image at a time keeps the memory flat.
         self._lock = threading.Lock()
@@ -131,12 +138,6 @@ class Segmenter:
     def maps(self) -> int:
         """How many probability maps there are: one, or the background's and one per class."""
         return int(self._members[0].output_shape[-1])
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """What tells this model from another: the sha256 of its card and its networks."""
-        paths = [self._directory / CARD, *sorted(self._directory.glob(MEMBERS))]
-        return content_hash(path.read_bytes() for path in paths)
 
     def batch_size(self, shape: tuple[int, ...], room: Room = unlimited) -> int:
         """Return the most tiles per call: fixed, as in training for a small image, or the fastest.

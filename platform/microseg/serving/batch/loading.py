@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import mlflow.pyfunc
-from mlflow.exceptions import MlflowException
+import tempfile
+from pathlib import Path
 
 from microseg.errors import MicrosegError
 from microseg.serving.segmenter import Segmenter
+from microseg.serving.stored import fetch
 
 
 def load_segmenter(model_uri: str) -> Segmenter:
-    """Load a model from MLflow.
+    """Load a model from MLflow: its card and its networks, none of the code that is stored with it.
 
     Parameters
     ----------
@@ -20,16 +21,11 @@ def load_segmenter(model_uri: str) -> Segmenter:
     Raises
     ------
     MicrosegError
-        If there is no such model or it was not made by microseg.
+        If there is no such model, it was not made by microseg, or it is damaged or hostile.
     """
-    try:
-        model = mlflow.pyfunc.load_model(model_uri).unwrap_python_model()
-    except (MlflowException, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MicrosegError(
-            f"{model_uri}: cannot be loaded ({reason}); check the name and the alias"
-        ) from error
-    segmenter = getattr(model, "segmenter", None)
-    if segmenter is None:
-        raise MicrosegError(f"{model_uri}: not a microseg model; give one that 'microseg search' registered")
-    return segmenter  # type: ignore[no-any-return]
+    with tempfile.TemporaryDirectory(prefix="microseg-") as folder:
+        directory = fetch(model_uri, Path(folder))
+        try:
+            return Segmenter(directory)
+        except MicrosegError as error:  # which names a copy that nobody gave
+            raise MicrosegError(f"{model_uri}: {str(error).removeprefix(f'{directory}/')}") from error
