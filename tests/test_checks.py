@@ -12,7 +12,7 @@ from microseg.config import SearchConfig, TrialConfig, parse, read_search
 from microseg.errors import MicrosegError
 from microseg.losses import LOSSES
 from microseg.search.samplers import check_sampler, sampler
-from microseg.search.trials import OptunaSuggest
+from microseg.search.suggest import OptunaSuggest
 
 SPACES = sorted((Path(__file__).parent.parent / "search_spaces").rglob("*.yaml"))
 UNET = {"name": "unet", "params": {"depth": 3}}

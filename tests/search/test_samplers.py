@@ -12,7 +12,7 @@ from sqlalchemy import event
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
 from microseg.search.samplers import check_sampler, learns_constraints, sampler
-from microseg.search.trials import OptunaSuggest
+from microseg.search.suggest import OptunaSuggest
 from microseg.space import parse_space
 
 RATE = {"log_uniform": [1e-4, 1e-2]}

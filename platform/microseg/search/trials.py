@@ -9,48 +9,34 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.storages import RDBStorage
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from microseg.config import SearchConfig, TrialConfig
 from microseg.errors import MicrosegError
+from microseg.search import database
+from microseg.search.database import patient
 from microseg.search.records import INFEASIBLE, State, TrialRecord, outcome_of, recorded
 from microseg.search.samplers import learns_constraints, sampler
-from microseg.space import Number, Scalar, Space
+from microseg.search.suggest import OptunaSuggest
+from microseg.space import Scalar, Space
 
 Direction = Literal["minimize", "maximize"]
 MOST_REFUSED = 1000  # proposals in a row that constraints may refuse before the space counts as empty
-
-
-class OptunaSuggest:
-    """Draws the values of a sample from an Optuna trial."""
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-
-    def number(self, name: str, distribution: Number) -> float | int:
-        """Return a number within the distribution."""
-        if distribution.kind == "int_uniform":
-            return self._trial.suggest_int(name, int(distribution.low), int(distribution.high))
-        log = distribution.kind == "log_uniform"
-        return self._trial.suggest_float(name, distribution.low, distribution.high, log=log)
-
-    def choice(self, name: str, labels: Sequence[Scalar]) -> Scalar:
-        """Return one of the labels."""
-        chosen: Scalar = self._trial.suggest_categorical(name, list(labels))
-        return chosen
 
 
 class Trials:
     """A study's trials in Optuna's storage.
 
     A proposal depends on the seed, the number of the trial and the storage alone, so that a study that
-    was killed and resumed proposes what the uninterrupted one would have.
+    was killed and resumed proposes what the uninterrupted one would have. Where the storage is a server's,
+    each method waits for it while it is away, and may be repeated.
 
     Parameters
     ----------
     path : Path
-        The sqlite file; created when missing.
+        The sqlite file; created when missing. Where ``MICROSEG_OPTUNA_URL`` names a database, the trials are
+        there, and only a key beside the file, see `microseg.search.database`.
     study : str
         The study's name.
     space : Space
@@ -62,29 +48,32 @@ class Trials:
     def __init__(self, path: Path, study: str, space: Space, config: SearchConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        path.parent.mkdir(parents=True, exist_ok=True)
         directions: list[Direction] = ["maximize" if config.mode == "max" else "minimize"]
         self._costs = int(config.against is not None)
         cheap: list[Direction] = ["minimize"] * self._costs
-        self._storage = RDBStorage(f"sqlite:///{path.resolve()}")
+        self._storage, own_name = database.opened(path, study)
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=study,
+            study_name=own_name,
             sampler=sampler(config, 0, self._costs),  # also what is told before anything is asked reaches it
             directions=directions + cheap,
             load_if_exists=True,
         )
+        database.remember(path, own_name)
         self._ids: dict[int, int] = {}
         self._space = space
         self._config = config
         self._learns = learns_constraints(config)
         self.mode: Literal["max", "min"] = config.mode
+        self._in_flight = {trial.number for trial in self._all(TrialState.RUNNING)}
 
+    @patient
     def enqueue(self, points: Sequence[Mapping[str, Scalar]]) -> None:
         """Put known-good parameters, by path, before everything else; those that are there stay once."""
         for point in points:
             self._study.enqueue_trial(dict(point), skip_if_exists=True)
 
+    @patient
     def add(self, config: TrialConfig, name: str, replicate_of: int) -> None:
         """Put a repetition of a trial into the queue, once."""
         names = {trial.user_attrs.get("name") for trial in self._all()}
@@ -92,6 +81,7 @@ class Trials:
             attrs = {"name": name, "replicate_of": replicate_of, "config": config.model_dump(mode="json")}
             self._study.enqueue_trial({}, user_attrs=attrs)
 
+    @patient
     def propose(self) -> TrialRecord:
         """Sample the next trial that the constraints allow, and record its configuration.
 
@@ -104,6 +94,7 @@ class Trials:
             trial = self._ask()
             reason = self._sample(trial)
             if reason is None:
+                self._in_flight.add(trial.number)
                 return recorded(self._storage.get_trial(trial._trial_id), {})
             self.finish(trial.number, "refused", reason)
         raise MicrosegError(
@@ -112,6 +103,11 @@ class Trials:
         )
 
     def _ask(self) -> optuna.Trial:
+        """Return a new trial, or the one that was asked for when the server went away."""
+        for begun in self._all(TrialState.RUNNING):
+            if begun.number not in self._in_flight:
+                self._study.sampler = sampler(self._config, begun.number, self._costs)
+                return optuna.Trial(self._study, begun._trial_id)
         self._study.sampler = sampler(self._config, self._asked(), self._costs)
         return self._study.ask()
 
@@ -131,6 +127,7 @@ class Trials:
             values = trial.user_attrs["config"]
         return self._space.violated(values)
 
+    @patient
     def _write(self, number: int, **attributes: Any) -> None:
         for name, value in attributes.items():
             self._storage.set_trial_user_attr(self._id(number), name, value)
@@ -141,6 +138,7 @@ class Trials:
             self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(study, number)
         return self._ids[number]
 
+    @patient
     def epoch(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value; one that is no number is left out, `tell` could not take it.
 
@@ -162,6 +160,7 @@ class Trials:
         """Record that a trial goes on with its batches in more parts."""
         self._write(number, config=config.model_dump(mode="json"))
 
+    @patient
     def finish(
         self, number: int, state: State, reason: str, score: float | None = None, cost: float | None = None
     ) -> None:
@@ -173,9 +172,13 @@ class Trials:
         stays in flight, for the study to resume.
         """
         outcome = {"state": state, "reason": reason, "score": score, "cost": cost}
-        self._write(number, infeasible=float(state in INFEASIBLE), outcome=outcome)
-        if state != "interrupted":
-            self._tell(number, outcome)
+        try:
+            self._write(number, infeasible=float(state in INFEASIBLE), outcome=outcome)
+            if state != "interrupted":
+                self._tell(number, outcome)
+        except UpdateFinishedTrialError:  # the server went away when it had heard all
+            if outcome_of(self._storage.get_trial(self._id(number))) != outcome:
+                raise
 
     def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         state, values = outcome["state"], [outcome["score"], outcome["cost"]][: 1 + self._costs]
@@ -186,10 +189,12 @@ class Trials:
         else:
             self._study.tell(number, state=TrialState.FAIL)
 
+    @patient
     def explain(self, number: int, reason: str) -> None:
         """Replace the reason why a trial ended; Optuna lets nothing be added to a trial that was told."""
         self._study.set_user_attr(f"reason/{number}", reason)
 
+    @patient
     def unfinished(self) -> list[TrialRecord]:
         """Return the trials that were in flight when the study was last stopped.
 
@@ -210,6 +215,7 @@ class Trials:
                 self.finish(frozen.number, "refused", reason)
         return found
 
+    @patient
     def _all(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
@@ -225,6 +231,7 @@ class Trials:
         """Return how many trials are queued."""
         return len(self._all(TrialState.WAITING))
 
+    @patient
     def records(self) -> list[TrialRecord]:
         """Return all trials in the order they were proposed, without those that are queued."""
         explained = self._study.user_attrs
@@ -239,23 +246,31 @@ class Trials:
         complete.sort(key=lambda record: (sign * (record.score or 0.0), record.number))
         return complete + [record for record in records if record.state != "completed"]
 
+    @patient
     def spent(self) -> dict[str, float]:
         """Return the hours and GPU-hours that all runs of the study took together."""
         spent: dict[str, float] = self._study.user_attrs.get("spent", {})
         return {"hours": 0.0, "gpu_hours": 0.0} | spent
 
+    @patient
     def spend(self, spent: Mapping[str, float]) -> None:
         """Record the hours and GPU-hours that all runs of the study took together."""
         self._study.set_user_attr("spent", dict(spent))
 
 
 def read_records(path: Path, study: str) -> list[TrialRecord]:
-    """Return the trials of a study in another file, as they were proposed; none without file or study."""
-    if not path.is_file():
+    """Return the trials of a study by its file, as they were proposed; none where it has not begun.
+
+    Raises
+    ------
+    MicrosegError
+        If they are in a database that cannot be used.
+    """
+    if not path.is_file() and not path.with_name(database.KEY).is_file():
         return []
-    storage = RDBStorage(f"sqlite:///{path.resolve()}")
-    if study not in optuna.get_all_study_names(storage):  # killed between making the file and the study
+    storage, own_name = database.opened(path, study)
+    if own_name not in optuna.get_all_study_names(storage):  # killed between making the file and the study
         return []
-    found = optuna.load_study(study_name=study, storage=storage)
+    found = optuna.load_study(study_name=own_name, storage=storage)
     trials = found.get_trials(deepcopy=False)
     return [recorded(trial, found.user_attrs) for trial in trials if "config" in trial.user_attrs]
