@@ -32,6 +32,9 @@ AUTH_MODE = "RAY_AUTH_MODE"
 # The run that `mlflow run` opened is the driver's; workers that inherit it would resume and rename it.
 RUN_ID = "MLFLOW_RUN_ID"
 
+# Where trials keep their state for all machines, see `microseg.search.state`.
+STORE = "MICROSEG_STORE"
+
 # What workers on other machines need to know of this one's environment; those of the same machine inherit it.
 CARRIED = (
     "AWS_",
@@ -130,7 +133,9 @@ def carried_environment() -> dict[str, str]:
     They inherit that of the ``ray start`` of their machine otherwise. It holds the credentials of the
     tracking server and of S3, if they are set; whoever may use the cluster can read them.
     """
-    carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    # With a store each machine has a folder of its own; Optuna is the driver's alone.
+    own = {"MICROSEG_OPTUNA_URL", *(["MICROSEG_HOME"] if os.environ.get(STORE) else [])}
+    carried = {name: os.environ[name] for name in os.environ if name.startswith(CARRIED) and name not in own}
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = os.pathsep.join(str(absolute(Path(entry))) for entry in entries if entry)
     return carried | ({"PYTHONPATH": paths} if paths else {})

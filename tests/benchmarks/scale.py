@@ -108,7 +108,7 @@ def run_study(given: argparse.Namespace) -> None:
 
 def report_folds(settings: dict[str, Any], job: Any) -> None:
     """Report all folds of a trial at once: what a worker does, without training and without TensorFlow."""
-    from microseg.search.job import Reporter
+    from microseg.search.worker import Reporter
     from microseg.tracking.tree import TrialRun
 
     reporter = Reporter(job, TrialRun.model_validate(settings["trial"]))

@@ -23,10 +23,10 @@ from rich.table import Table
 from simulation import job
 
 from microseg.config import SearchConfig, TrialConfig, parse, read_yaml
-from microseg.search.job import Reporter
 from microseg.search.records import TrialRecord
 from microseg.search.scheduler import FoldRace
 from microseg.search.trials import Trials
+from microseg.search.worker import Reporter
 from microseg.space import parse_space
 from microseg.tracking.tree import TrialRun
 

@@ -17,11 +17,12 @@ import numpy as np
 from microseg.config import SearchConfig, TrialConfig
 from microseg.data.manifest import Item, Manifest
 from microseg.folds import Fold
-from microseg.search.job import Job, Reporter, listener
+from microseg.search.job import Job
 from microseg.search.resources import Node, Packing
 from microseg.search.scheduler import FoldRace, rungs
 from microseg.search.searcher import StudySearcher, reconcile
 from microseg.search.trials import Trials
+from microseg.search.worker import Reporter, listener
 from microseg.tracking.recorder import Recorder
 from microseg.tracking.tree import TrialRun
 from microseg.training.results import FoldResult, Progress
@@ -100,7 +101,7 @@ def run(
     """Run a study as `microseg.search.runner` does; ``stop_after`` so many reports, as if killed."""
     reconcile(*runs, trials.records())
     race = FoldRace(config, workers.job.epochs, len(workers.job.folds))
-    searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, MACHINE), workers.job.workdir)
+    searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, MACHINE), workers.job)
     live: dict[str, Iterator[dict[str, Any]]] = {}
     names = iter(range(10**9))
     heard, asking = 0, True

@@ -13,7 +13,7 @@ from rich.console import Console
 from microseg import study as studies
 from microseg.config import SearchConfig
 from microseg.data.synthetic import write_demo
-from microseg.search import job as worker
+from microseg.search import worker
 from microseg.search.runner import run_trials
 from microseg.search.spending import Spending
 from microseg.search.trials import Trials

@@ -11,7 +11,7 @@ from ray._private.utils import get_used_memory
 from rich.console import Console
 
 from microseg.config import SearchConfig
-from microseg.search import job as worker
+from microseg.search import worker
 from microseg.search.runner import run_trials
 from microseg.search.spending import Spending
 from microseg.search.trials import Trials

@@ -7,9 +7,9 @@ import pytest
 from microseg.config import TrialConfig
 from microseg.errors import MicrosegError
 from microseg.folds import Fold
-from microseg.search import incidents
-from microseg.search import job as worker
-from microseg.search.job import Job, Reporter, listener
+from microseg.search import incidents, worker
+from microseg.search.job import Job
+from microseg.search.worker import Reporter, listener
 from microseg.tracking.tree import TrialRun
 from microseg.training import Progress
 
@@ -160,15 +160,6 @@ def test_metrics_are_written_before_a_report_that_may_stop_the_trial():
     for epoch in (1, 2, 3):
         hear(SimpleNamespace(fold=0, epoch=epoch, metrics={"val/dice": 0.5}, result=None, replayed=False))
     assert sent[1] == [1, 2, "flush"] and recorder == [1, 2, "flush", 3]
-
-
-def test_a_folder_is_held_by_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "ORPHAN", 0.05)
-    refused = pytest.raises(MicrosegError, match=r"another process still trains in .*trial-000")
-    with worker._alone(tmp_path / "trial-000"), refused, worker._alone(tmp_path / "trial-000"):
-        pass
-    with worker._alone(tmp_path / "trial-000"):
-        pass
 
 
 def test_a_hopeless_trial_is_reported_and_not_trained(tmp_path, monkeypatch):

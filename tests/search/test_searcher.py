@@ -6,6 +6,7 @@ from ray.tune.search import Searcher
 
 from microseg.config import SearchConfig
 from microseg.search import incidents
+from microseg.search.job import Job
 from microseg.search.resources import Node, Packing
 from microseg.search.scheduler import FoldRace, Stopped
 from microseg.search.searcher import StudySearcher, reconcile
@@ -30,10 +31,11 @@ def study(client, tmp_path):
     def opened(total=2):
         trials = Trials(tmp_path / "optuna.db", "study", parse_space(VALUES), CONFIG)
         race = FoldRace(CONFIG, 3, 2)
+        job = Job.model_construct(workdir=tmp_path)
         return (
             trials,
             race,
-            StudySearcher(trials, total, (client, run), race, Packing(CONFIG, MACHINE), tmp_path),
+            StudySearcher(trials, total, (client, run), race, Packing(CONFIG, MACHINE), job),
         )
 
     opened.run = run

@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.text import Text
 
 from microseg.config import SearchConfig
-from microseg.search import incidents
+from microseg.search import incidents, state
 from microseg.search.job import Job
 from microseg.search.spending import Spending, duration
 
@@ -159,6 +159,8 @@ class Failures(Callback):
         folder = self._job.workdir / trial.config["trial"]["name"]
         parts = trial.config["config"]["accumulation"]
         incidents.note(folder, incidents.classify(_error(trial))._replace(accumulation=parts))
+        if self._job.store:
+            state.note(f"{self._job.store}/{folder.name}", folder)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on the error in words."""

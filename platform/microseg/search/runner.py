@@ -14,8 +14,7 @@ from ray.tune import PlacementGroupFactory
 from rich.console import Console
 
 from microseg.config import SearchConfig
-from microseg.search import deaths
-from microseg.search import job as worker
+from microseg.search import deaths, worker
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
 from microseg.search.resources import Packing
@@ -70,10 +69,13 @@ def run_trials(
         return
     folder = job.workdir / "ray"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's notes; the truth is in Optuna's storage
+    if job.store:
+        folder.mkdir(parents=True)
+        job.mark.touch()
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)
-        searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, nodes), job.workdir)
+        searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, nodes), job)
         tuner = tune.Tuner(
             tune.with_resources(functools.partial(train, job=job), _asked),
             tune_config=tune.TuneConfig(

@@ -11,9 +11,11 @@ from ray.tune.search import Searcher
 
 from microseg.config import TrialConfig
 from microseg.search import incidents
+from microseg.search.job import Job
 from microseg.search.records import State, TrialRecord
 from microseg.search.resources import Packing
 from microseg.search.scheduler import FoldRace
+from microseg.search.state import forget
 from microseg.search.trials import Trials
 from microseg.tracking import tree
 from microseg.tracking.recorder import flatten
@@ -52,8 +54,8 @@ class StudySearcher(Searcher):
         The scheduler, which knows why it stopped a trial.
     packing : Packing
         What each trial asks of the machine.
-    workdir : Path
-        Holds a folder per trial; of one that has ended, the checkpoints are deleted.
+    job : Job
+        Where trials keep their state; of one that has ended, what only an attempt needs is deleted.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class StudySearcher(Searcher):
         runs: tuple[MlflowClient, StudyRun],
         race: FoldRace,
         packing: Packing,
-        workdir: Path,
+        job: Job,
     ) -> None:
         super().__init__(metric="objective", mode=trials.mode)
         self._trials = trials
@@ -71,7 +73,7 @@ class StudySearcher(Searcher):
         self._client, self._study = runs
         self._race = race
         self._packing = packing
-        self._workdir = workdir
+        self._job = job
         self._left = trials.unfinished()
         self._live: dict[str, Live] = {}
         records = trials.records()
@@ -141,12 +143,14 @@ class StudySearcher(Searcher):
         tree.end_children(self._client, live.run.experiment_id, live.run.run_id, state, reason)
         tree.end(self._client, live.run.run_id, state, reason)
         if state != "interrupted":
-            discard_checkpoints(self._workdir / live.run.name)
+            discard_checkpoints(self._job.workdir / live.run.name)
+        if self._job.store and state not in ("interrupted", "completed"):
+            forget(f"{self._job.store}/{live.run.name}")
 
     def _outcome(self, live: Live, error: bool) -> tuple[State, str]:
         if "state" in live.last:  # also where the worker failed after it had said all
             return live.last["state"], live.last["reason"]
-        known = incidents.read(self._workdir / live.run.name) if error else []
+        known = incidents.read(self._job.workdir / live.run.name) if error else []
         if given_up := incidents.hopeless(known, live.config):
             return given_up.kind, given_up.text  # no attempt lived long enough to say so itself
         if error:

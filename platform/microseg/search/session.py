@@ -13,19 +13,22 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from microseg import cluster
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
+from microseg.search.machines import Needs, check_machines
 from microseg.search.resources import Node, Packing, Share
+
+NOTHING = Needs()
 
 
 @contextmanager
-def ready(config: SearchConfig) -> Iterator[Share]:
+def ready(config: SearchConfig, needs: Needs = NOTHING) -> Iterator[Share]:
     """Hold a Ray on which the trials of a search fit, asked first, so that no study is begun in vain.
 
-    Yields what the first of them asks for.
+    Yields what the first of them asks for; ``needs`` is what its machines must see.
 
     Raises
     ------
     MicrosegError
-        If no cluster answers, or what was asked for can never be met.
+        If no cluster answers, what was asked for can never be met, or a machine does not see what it needs.
     """
     with ray_session() as nodes:
         share = Packing(config, nodes).share()
@@ -34,6 +37,8 @@ def ready(config: SearchConfig) -> Iterator[Share]:
                 f"budget.gpu_hours is {config.budget.gpu_hours:g}, but no trial here gets a GPU and it would "
                 "never end the search; set budget.hours"
             )
+        if len(nodes) > 1:
+            check_machines(needs)
         yield share
 
 

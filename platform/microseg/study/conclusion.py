@@ -12,10 +12,11 @@ from microseg import report
 from microseg.errors import MicrosegError
 from microseg.search.importance import importances
 from microseg.search.records import TrialRecord
+from microseg.search.state import fetch, forget, patiently, study_store
 from microseg.search.trials import Trials
 from microseg.study.candidate import note, package
 from microseg.study.examples import log_examples
-from microseg.study.keeping import restore, tidy
+from microseg.study.keeping import GOES_ON, restore, tidy
 from microseg.study.request import Prepared, folder, write_text
 from microseg.study.watching import share
 from microseg.tracking import store
@@ -56,6 +57,9 @@ def conclude(
     view = report.view(client, client.get_run(run.run_id))
     report.mark(client, view)
     best_yaml = _write_tables(client, run, view, best)
+    state = study_store(run.name, run.run_id)
+    if state:
+        patiently(lambda: fetch(f"{state}/{best.name}", workdir / best.name))
     restore(client, run, best, prepared.folds, workdir / best.name)
     log_examples(client, run, prepared, best)
     report.log_page(client, view, importances(*view.observations))
@@ -67,6 +71,8 @@ def conclude(
     client.set_tag(run.run_id, "mlflow.note.content", text)
     log_metrics(client, run.run_id, {f"best/{view.metric.removeprefix('val/')}_mean": best.score or 0.0})
     kept = tidy(client, view, config, workdir)
+    if state:
+        forget(state, {row.name for row in (*view.rows, *view.replicates) if row.state in GOES_ON})
     return Outcome(view, best, best_yaml, model, version, store.ui_command(client), link, kept, unfinished)
 
 

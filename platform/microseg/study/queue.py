@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -119,8 +120,10 @@ def _ended(record: TrialRecord) -> bool:
 
 
 def _on_same_images(prepared: Prepared) -> Iterator[TrialRecord]:
+    """Yield the trials of other studies here; those in a database that is not at hand would only help."""
     for file in sorted((home() / "studies").glob("*/study.json")):
         name = file.parent.name
         state = StudyState.model_validate_json(file.read_text(encoding="utf-8"))
         if state.digest == prepared.manifest.digest and name != prepared.request.name:
-            yield from read_records(optuna_file(name), name)
+            with suppress(MicrosegError):
+                yield from read_records(optuna_file(name), name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import yaml
 from mlflow import MlflowClient
@@ -15,11 +16,13 @@ from microseg.data.audit import audit
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
 from microseg.search.job import Job
+from microseg.search.resources import Share
 from microseg.search.runner import run_trials
 from microseg.search.samplers import check_sampler
 from microseg.search.scheduler import rungs
 from microseg.search.session import ready
 from microseg.search.spending import Spending
+from microseg.search.state import study_store
 from microseg.search.trials import Trials
 from microseg.space import Space
 from microseg.storage import cache
@@ -28,6 +31,7 @@ from microseg.study.candidate import check_candidate
 from microseg.study.changes import refuse_changes, refuse_data
 from microseg.study.conclusion import Outcome, conclude
 from microseg.study.keeping import bound
+from microseg.study.needs import needs
 from microseg.study.provenance import Provenance
 from microseg.study.queue import Point, add_replicates, again_name, cost, first_points, kept_points
 from microseg.study.request import (
@@ -102,9 +106,9 @@ def search(request: Request, console: Console) -> Outcome:
     points = first_points(prepared, console)
     auditing.tell(prepared.findings, console)
     client = store.connect()
-    with ready(request.config) as share, alone(request.name), study_run(client, request.name) as run:
+    with _share(prepared, client) as share, alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared, points)
-        job = job_of(prepared, describe(client, run, prepared))
+        job = job_of(prepared, describe(client, run, prepared), run.run_id)
         return _run((client, run), prepared, job, points, share.gpus, console)
 
 
@@ -132,14 +136,15 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
         refuse_data(state, prepared.manifest.digest, force)
         points = kept_points(state, prepared, console)
         client, former = store.connect(), state.run_id
-        with ready(request.config) as share, study_run(client, request.name, former) as run:
+        with _share(prepared, client) as share, study_run(client, request.name, former) as run:
             _remember(run, prepared, points)
             if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:
                 # also where the study was killed before it was described
                 origin: Provenance | None = describe(client, run, prepared)
             else:
                 origin = provenance.read(client, run.run_id)
-            return _run((client, run), prepared, job_of(prepared, origin), points, share.gpus, console)
+            job = job_of(prepared, origin, run.run_id)
+            return _run((client, run), prepared, job, points, share.gpus, console)
 
 
 def _remember(run: StudyRun, prepared: Prepared, points: Sequence[Point]) -> None:
@@ -171,8 +176,15 @@ def describe(client: MlflowClient, run: StudyRun, prepared: Prepared) -> Provena
     return origin
 
 
-def job_of(prepared: Prepared, origin: Provenance | None = None) -> Job:
-    """Return what all trials of a study have in common."""
+@contextmanager
+def _share(prepared: Prepared, client: MlflowClient) -> Iterator[Share]:
+    """Hold a Ray whose machines see what the study needs; yield what its first trial asks for."""
+    with needs(prepared, client.tracking_uri) as found, ready(prepared.request.config, found) as share:
+        yield share
+
+
+def job_of(prepared: Prepared, origin: Provenance | None = None, run_id: str = "") -> Job:
+    """Return what all trials of a study have in common; its run tells its state from that of others."""
     config = prepared.request.config
     epochs = max(prepared.space.part("epochs"), default=TrialConfig.model_fields["epochs"].default)
     return Job(
@@ -188,6 +200,9 @@ def job_of(prepared: Prepared, origin: Provenance | None = None) -> Job:
         curves=config.curves,
         keep=config.keep,
         origin=origin.model_dump(mode="json") if origin else {},
+        data=prepared.request.data,
+        options=prepared.request.options,
+        store=study_store(prepared.request.name, run_id),
     )
 
 
