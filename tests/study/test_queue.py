@@ -9,6 +9,7 @@ from rich.console import Console
 from microseg.checks import check_space
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
+from microseg.search import database
 from microseg.search.job import Job
 from microseg.search.trials import Trials
 from microseg.study import Request, StudyState, folder, resume
@@ -101,6 +102,18 @@ def test_the_cost_is_that_of_the_trials_to_go(tmp_path):
     assert cost(given, job, trials, 0.0).startswith(
         "at most 6 fold trainings of 3 epochs (3 trials, 2 folds)"
     )
+
+
+def test_the_pace_of_a_study_in_a_database_that_is_not_at_hand_is_done_without(tmp_path):
+    earlier(tmp_path, [0.5])
+    other = prepared(tmp_path, "other", sampler="random")
+    given = SimpleNamespace(**vars(other), manifest=SimpleNamespace(digest="d" * 64))
+    trials = Trials(optuna_file("other"), "other", other.space, other.request.config)
+    optuna_file("first").rename(folder("first") / database.KEY)
+    job = Job.model_construct(folds=(None,) * 2, epochs=3)
+    assert cost(given, job, trials, 0.0).startswith("at most")
+    with pytest.raises(MicrosegError, match="set MICROSEG_OPTUNA_URL to it"):
+        first_points(prepared(tmp_path, warm_start={"study": "first"}), Console(quiet=True))
 
 
 def test_the_cost_of_repeats_is_that_of_those_to_go(tmp_path):
