@@ -15,6 +15,7 @@ from microseg.config import TrialConfig
 from microseg.data.audit import audit
 from microseg.data.open import open_dataset
 from microseg.errors import MicrosegError
+from microseg.search import database
 from microseg.search.job import Job
 from microseg.search.resources import Share
 from microseg.search.runner import run_trials
@@ -105,6 +106,7 @@ def search(request: Request, console: Console) -> Outcome:
     prepared = prepare(request)
     points = first_points(prepared, console)
     auditing.tell(prepared.findings, console)
+    database.check()
     client = store.connect()
     with _share(prepared, client) as share, alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared, points)
@@ -135,6 +137,7 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
         prepared = prepare(request)
         refuse_data(state, prepared.manifest.digest, force)
         points = kept_points(state, prepared, console)
+        database.check()
         client, former = store.connect(), state.run_id
         with _share(prepared, client) as share, study_run(client, request.name, former) as run:
             _remember(run, prepared, points)
