@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 
 from microseg.config import TrialConfig
-from microseg.errors import MicrosegError
 from microseg.folds import Fold
 from microseg.search import incidents, worker
 from microseg.search.job import Job

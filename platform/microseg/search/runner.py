@@ -70,7 +70,7 @@ def run_trials(
     folder = job.workdir / "ray"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's notes; the truth is in Optuna's storage
     if job.store:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         job.mark.touch()
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
