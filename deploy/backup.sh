@@ -25,7 +25,8 @@ chmod 700 "$unfinished"
 for database in mlflow mlflow_auth optuna; do
     pg_dump --format=custom --file="$unfinished/$database.dump" "$database"
 done
-if [ -n "$(s5cmd --log error ls "s3://$BUCKET")" ]; then
+listed=$(s5cmd ls "s3://$BUCKET")   # here, because a failure inside a condition would not end the script
+if [ -n "$listed" ]; then
     s5cmd --log error cp "s3://$BUCKET/*" "$unfinished/bucket/"
 fi
 (cd "$unfinished" && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum >SHA256SUMS)
