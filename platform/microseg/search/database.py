@@ -103,6 +103,21 @@ def remember(file: Path, name: str) -> None:
             text.write(name.rpartition(" ")[2].encode())
 
 
+def forget(file: Path, study: str) -> None:
+    """Delete a study's trials from a database that people share; a file of its own goes with its folder.
+
+    Raises
+    ------
+    MicrosegError
+        As `opened`.
+    """
+    key = file.with_name(KEY)
+    if key.is_file():
+        storage, name = opened(file, study)
+        optuna.delete_study(study_name=name, storage=storage)
+        key.unlink()
+
+
 def _server(url: str) -> RDBStorage:
     """Open the storage on a server, and make its tables where they are missing.
 
