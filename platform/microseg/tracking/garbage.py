@@ -8,7 +8,6 @@ import os
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
-from click.exceptions import ClickException
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -58,7 +57,7 @@ def purge(client: MlflowClient, database: str, days: int) -> int:
             said
         ):  # in this process: the command line of another shows the password
             gc.main([*arguments, "--tracking-uri", str(client.tracking_uri)], standalone_mode=False)
-    except (MlflowException, SQLAlchemyError, ClickException, OSError, BotoCoreError, ClientError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, BotoCoreError, ClientError) as error:
         reason = _without_secrets(one_line(error), database)[:300]
         raise MicrosegError(
             f"mlflow gc ended with: {reason}; check {BACKEND}, that database and files can be reached; what "
