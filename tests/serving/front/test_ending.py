@@ -38,19 +38,23 @@ def gone(pid):
 
 
 def test_a_killed_parent_takes_the_command_and_its_folder_along(temporary, asked):
-    command = [sys.executable, "-c", PARENT, guard.__file__, sys.executable, "-c", CHILD]
+    own = temporary / "own"
+    own.mkdir()
+    command = [sys.executable, "-c", PARENT, guard.__file__, str(own), sys.executable, "-c", CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         folder, pid = parent.stdout.readline().split()
-        assert Path(folder).parent == temporary
+        assert Path(folder) == own
         assert not gone(pid)
         parent.kill()
         asked.wait_for(lambda: gone(pid))
-        asked.wait_for(lambda: not Path(folder).exists())
+        asked.wait_for(lambda: not own.exists())
 
 
 def test_a_command_that_ends_takes_its_children_along(temporary, asked):
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {CHILD!r}]); sys.exit(7)"
-    command = [sys.executable, "-I", "-S", guard.__file__, sys.executable, "-c", child]
+    own = temporary / "own"
+    own.mkdir()
+    command = [sys.executable, "-I", "-S", guard.__file__, str(own), sys.executable, "-c", child]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -62,7 +66,7 @@ def test_a_command_that_ends_takes_its_children_along(temporary, asked):
     assert list(temporary.iterdir()) == []
 
 
-def test_a_guard_that_is_killed_alone_leaves_no_server(asked, front_of, events):
+def test_a_guard_that_is_killed_alone_leaves_no_server(temporary, asked, front_of, events):
     with front_of(asked.Stored()) as front:
         front.serving("1")
         port = front.post().body["predictions"][0]["port"]
@@ -72,6 +76,7 @@ def test_a_guard_that_is_killed_alone_leaves_no_server(asked, front_of, events):
         asked.wait_for(lambda: not asked.listens(port))
         asked.wait_for(lambda: events("server_ended"))
         front.serving("1")
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

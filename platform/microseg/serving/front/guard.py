@@ -13,14 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 
 
 def main() -> None:
-    """Run the command of the arguments, with a folder of its own for temporary files."""
-    folder = tempfile.mkdtemp(prefix="microseg-serve-")
-    command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": folder})
+    """Run a command, the second and further arguments, whose folder for temporary files is the first."""
+    _, folder, *arguments = sys.argv
+    command = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": folder})
     threading.Thread(target=_end_with_the_parent, args=(folder,), daemon=True).start()
     code = command.wait()
     sys.stderr.write(f"ended with exit code {code}\n")

@@ -7,13 +7,14 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
@@ -91,11 +92,12 @@ class ModelServer:
             stack.pop_all()
 
     async def _launch(self, model: Model) -> None:
+        self._folder = tempfile.mkdtemp(prefix="microseg-serve-")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self._address = f"http://127.0.0.1:{port}"
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(Path(guard.__file__)), *model.command(self.version, port)),
+            *(sys.executable, "-I", "-S", guard.__file__, self._folder, *model.command(self.version, port)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -110,7 +112,9 @@ class ModelServer:
         # wait() may wait for the pipe too (python/cpython#119710), which the children of a killed guard hold.
         while self._process.returncode is None:
             await asyncio.sleep(_PAUSE)
-        self._kill()  # were the guard killed alone, the others of its group would live on
+        # Were the guard killed alone, the others of its group would live on, and its folder stay.
+        self._kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
         await reading
         self._on_end()
 
