@@ -82,6 +82,15 @@ def test_workers_elsewhere_get_what_they_need_and_no_more(monkeypatch, tmp_path)
     assert "PYTHONPATH" not in carried_environment()
 
 
+def test_with_a_store_each_machine_has_its_own_folder_and_optuna_is_the_drivers_alone(monkeypatch):
+    for name in ("MICROSEG_HOME", "MICROSEG_OPTUNA_URL"):
+        monkeypatch.setenv(name, "driver")
+    monkeypatch.delenv("MICROSEG_STORE", raising=False)
+    assert carried_environment().keys() & {"MICROSEG_HOME", "MICROSEG_OPTUNA_URL"} == {"MICROSEG_HOME"}
+    monkeypatch.setenv("MICROSEG_STORE", "s3://lab/state")
+    assert not carried_environment().keys() & {"MICROSEG_HOME", "MICROSEG_OPTUNA_URL"}
+
+
 def test_the_environment_is_set_before_ray_is_imported(project):
     """Ray reads its environment once; under `uv run` it would build a new one for its workers."""
     code = "import os, sys; sys.modules['ray'] = None; import microseg.search; print(*os.environ)"
