@@ -1,11 +1,15 @@
 """Promotion, its history and the way back, on a real MLflow registry in sqlite."""
 
+from datetime import UTC, datetime
+from importlib import import_module
+from threading import Barrier, Thread
+
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
 from microseg.errors import MicrosegError
-from microseg.registry import history, promote, rollback
+from microseg.registry import Promotion, history, promote, rollback, succeed
 
 NAME = "nuclei"
 
@@ -16,8 +20,9 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def client(store):
+def client(store, monkeypatch):
     """A client of a registry with the versions 1 to 3 and no alias."""
+    monkeypatch.setattr(import_module("microseg.registry.history"), "_PAUSE", (0.05, 0.3))
     mlflow.set_tracking_uri(store)
     client = MlflowClient()
     client.create_registered_model(NAME)
@@ -103,7 +108,7 @@ def test_a_promotion_that_was_interrupted_before_the_alias_moved_can_be_repeated
         rollback(NAME)
 
 
-def test_a_record_that_somebody_writes_meanwhile_survives(client, monkeypatch):
+def test_who_promotes_while_somebody_else_does_is_told_and_both_records_are_kept(client, monkeypatch):
     promote(NAME, 1)
     original = MlflowClient.set_registered_model_tag
 
@@ -113,9 +118,53 @@ def test_a_record_that_somebody_writes_meanwhile_survives(client, monkeypatch):
         original(self, *args)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_tag", with_a_rival)
-    promote(NAME, 3)
-    assert champion(client) == 3
-    assert {move.version for move in history(NAME)} == {1, 2, 3}
+    with pytest.raises(MicrosegError, match=r"got another champion meanwhile \(version 2\); promote again"):
+        promote(NAME, 3)
+    assert champion(client) == 2
+    assert [move.version for move in history(NAME)] == [1, 2]
+    assert rollback(NAME).version == 1
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(client):
+    promote(NAME, 1)
+    start, told = Barrier(2), {}
+
+    def beat_the_first(version):
+        start.wait()
+        try:
+            told[version] = succeed(NAME, version, 1)
+        except MicrosegError as error:
+            told[version] = error
+
+    threads = [Thread(target=beat_the_first, args=(version,)) for version in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = (version for version, said in told.items() if not isinstance(said, MicrosegError))
+    assert champion(client) == winner
+    assert f"another champion meanwhile (version {winner})" in str(told[5 - winner])
+    assert [move.version for move in history(NAME)] == [1, winner]
+
+
+def test_a_record_whose_move_was_never_made_stops_nobody(client, monkeypatch):
+    """Whoever wrote it was killed before the alias moved."""
+    promote(NAME, 1)
+    original, tried = MlflowClient.set_registered_model_tag, []
+
+    def with_a_dead_rival(self, name, key, value):
+        tried.append(key)
+        if len(tried) == 1:
+            dead = Promotion(
+                name=NAME, action="promote", former=1, version=2, user="dead", when=datetime.now(UTC)
+            )
+            original(self, name, f"{key}-dead", dead.model_dump_json())
+        original(self, name, key, value)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_tag", with_a_dead_rival)
+    assert promote(NAME, 3).version == champion(client) == 3
+    assert len(tried) == 3  # written, withdrawn, written again
+    assert rollback(NAME).version == 1
 
 
 def test_mistakes_are_one_clear_line(client):

@@ -4,6 +4,8 @@ import os
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 
 from microseg.errors import MicrosegError
 from microseg.tracking import store
@@ -64,3 +66,60 @@ def test_after_a_server_that_is_not_there_the_settings_are_as_before(unset, monk
 
 def refused(*args, **kwargs):
     raise ConnectionError("refused")
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "address", "variables"),
+    [
+        (
+            "https://anna:p%40ss@lab.org:5000/mlflow",
+            "https://lab.org:5000/mlflow",
+            {"MLFLOW_TRACKING_USERNAME": "anna", "MLFLOW_TRACKING_PASSWORD": "p@ss"},
+        ),
+        ("postgresql+psycopg://anna:p%40ss@db/x", "postgresql+psycopg://anna@db/x", {"PGPASSWORD": "p@ss"}),
+        ("postgresql://anna@db/x", "postgresql://anna@db/x", {}),
+        ("http://lab.org:5000", "http://lab.org:5000", {}),
+        ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db", {}),
+    ],
+)
+def test_an_address_is_kept_without_its_password(nobody, given, address, variables):
+    assert store.apart(given) == address
+    found = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PGPASSWORD")
+    assert {name: os.environ[name] for name in found if name in os.environ} == variables
+
+
+def test_who_is_logged_in_already_stays(nobody, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bert")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")
+    store.apart("http://anna:pass@lab.org")
+    assert [os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]] == [
+        "bert",
+        "other",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (
+            "http://anna:pl4nted@127.0.0.1:9",
+            r"http://127.0.0.1:9 does not let 'anna' in; set MLFLOW_TRACKING_US",
+        ),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9 asks who you are; set MLFLOW_TRACKING_USERNAME"),
+    ],
+)
+def test_a_user_that_the_server_does_not_know_is_one_line(nobody, unset, monkeypatch, uri, words):
+    def unknown(*args, **kwargs):
+        raise MlflowException("You are not authenticated", error_code=UNAUTHENTICATED)
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", unknown)
+    with pytest.raises(MicrosegError, match=words) as caught:
+        store.connect(uri)
+    assert "pl4nted" not in str(caught.value)

@@ -10,9 +10,19 @@ from microseg.registry.decision import (
     record,
     recorded,
 )
-from microseg.registry.history import CHAMPION, Promotion, challenger, champion, history, promote, rollback
+from microseg.registry.history import (
+    CHAMPION,
+    Promotion,
+    challenger,
+    champion,
+    history,
+    promote,
+    rollback,
+    succeed,
+)
 from microseg.registry.otsu import Otsu, fit_otsu
 from microseg.registry.page import Overlay, page
+from microseg.registry.rights import check_model, check_rights
 from microseg.registry.sentences import sentences
 from microseg.registry.uses import count_use, hold_out_digest
 
@@ -27,6 +37,8 @@ __all__ = [
     "artifact",
     "challenger",
     "champion",
+    "check_model",
+    "check_rights",
     "count_use",
     "decide",
     "fit_otsu",
@@ -39,4 +51,5 @@ __all__ = [
     "recorded",
     "rollback",
     "sentences",
+    "succeed",
 ]

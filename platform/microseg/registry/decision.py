@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from microseg.config import Strict
 from microseg.registry.history import Promotion, promote
+from microseg.registry.rights import check_model
 from microseg.statistics import gate
 from microseg.tracking.environment import user
 
@@ -143,6 +144,7 @@ def record(
 
 def force(client: MlflowClient, name: str, version: int, why: str) -> Promotion:
     """Make a version champion without asking whether it is better, and keep the reason with it."""
+    check_model(client, name)
     for tag, value in {OUTCOME: "forced", "microseg.why": why}.items():
         client.set_model_version_tag(name, str(version), tag, value)
     return promote(name, version, why)

@@ -1,11 +1,12 @@
 """The alias ``champion``: its moves, their history, and the way back.
 
 Every change is one tag of its own on the registered model. Two people who promote at once then
-cannot erase each other's record; which of them moves the alias last, MLflow decides.
+cannot erase each other's record, and at least one of them sees the other's before the alias moves.
 """
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from datetime import UTC, datetime
@@ -18,11 +19,14 @@ from mlflow.tracking import MlflowClient
 from microseg.config import Strict, did_you_mean
 from microseg.errors import MicrosegError
 from microseg.tracking.environment import user
+from microseg.tracking.rights import allowed
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 
 _EVENT = "microseg.promotion."
+_WITHDRAWN = "withdrawn"  # a tag is overwritten: to delete it takes more rights than to move an alias
+_TRIES, _PAUSE = 5, (0.5, 2.0)  # seconds, at random: two who gave way to each other do not meet again
 
 
 class Promotion(Strict):
@@ -92,7 +96,18 @@ def promote(name: str, version: int | None = None, why: str = "") -> Promotion:
         As `challenger`.
     """
     version = challenger(name, version)
-    return _move(_model(name), "promote", version, why)
+    return _move(name, "promote", (champion(name), version), why)
+
+
+def succeed(name: str, version: int, former: int | None) -> Promotion:
+    """Make a version the champion in the place of one that it has met, None where there was none.
+
+    Raises
+    ------
+    MicrosegError
+        As `challenger`, or if another version is champion by now: that one it has not met.
+    """
+    return _move(name, "promote", (former, challenger(name, version)))
 
 
 def rollback(name: str) -> Promotion:
@@ -113,7 +128,7 @@ def rollback(name: str) -> Promotion:
         raise MicrosegError(
             f"model '{name}' has no earlier champion; promote a version: {_versions_hint(name)}"
         )
-    return _move(model, "rollback", earlier[-1])
+    return _move(name, "rollback", (serving, earlier[-1]))
 
 
 def history(name: str) -> list[Promotion]:
@@ -139,20 +154,40 @@ def _former_champions(model: RegisteredModel) -> list[int]:
 
 
 def _move(
-    model: RegisteredModel, action: Literal["promote", "rollback"], version: int, why: str = ""
+    name: str, action: Literal["promote", "rollback"], change: tuple[int | None, int], why: str = ""
 ) -> Promotion:
-    former = _alias(model, CHAMPION)
-    now = datetime.now(UTC)
-    move = Promotion(
-        name=model.name, action=action, former=former, version=version, user=user(), when=now, why=why
-    )
+    """Move the alias from one version to another, unless somebody moves it at the same time."""
+    (former, version), now = change, datetime.now(UTC)
+    move = Promotion(name=name, action=action, former=former, version=version, user=user(), when=now, why=why)
     if former != version:
         client = MlflowClient()
-        # Recorded first: a move without its record could not be undone, a record without its move can.
-        key = f"{_EVENT}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        client.set_registered_model_tag(model.name, key, move.model_dump_json())
-        client.set_registered_model_alias(model.name, CHAMPION, str(version))
+        with allowed(f"the registered model '{name}'"):
+            _announce(client, move)
+            client.set_registered_model_alias(name, CHAMPION, str(version))
     return move
+
+
+def _announce(client: MlflowClient, move: Promotion) -> None:
+    """Record a move before it is made, and give way to whoever does so at the same time.
+
+    MLflow changes an alias whatever it was. But each writes a record before it looks for others, so that of
+    two at least one sees the other, withdraws, and finds another champion a little later. A move without its
+    record could not be undone, a record without its move can.
+    """
+    for _ in range(_TRIES):
+        before = _model(move.name)
+        if _alias(before, CHAMPION) != move.former:
+            raise MicrosegError(
+                f"model '{move.name}' got another champion meanwhile (version {_alias(before, CHAMPION)}); "
+                "promote again, to meet that one"
+            )
+        key = f"{_EVENT}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        client.set_registered_model_tag(move.name, key, move.model_dump_json())
+        if not set(_records(_model(move.name))) - set(_records(before)) - {key}:
+            return
+        client.set_registered_model_tag(move.name, key, _WITHDRAWN)
+        time.sleep(random.uniform(*_PAUSE))
+    raise MicrosegError(f"others change the champion of model '{move.name}' all the time; try again later")
 
 
 def _model(name: str) -> RegisteredModel:
@@ -168,8 +203,13 @@ def _model(name: str) -> RegisteredModel:
 
 
 def _events(model: RegisteredModel) -> list[Promotion]:
-    keys = sorted(key for key in model.tags if key.startswith(_EVENT))
-    return [Promotion.model_validate_json(model.tags[key]) for key in keys]
+    records = _records(model)
+    return [Promotion.model_validate_json(records[key]) for key in sorted(records)]
+
+
+def _records(model: RegisteredModel) -> dict[str, str]:
+    """Return the records of moves by the names of their tags, which sort by time."""
+    return {key: text for key, text in model.tags.items() if key.startswith(_EVENT) and text != _WITHDRAWN}
 
 
 def _alias(model: RegisteredModel, alias: str) -> int | None:

@@ -21,7 +21,7 @@ from microseg.data.files import content_hash
 from microseg.data.manifest import Item
 
 EXPERIMENT = "microseg.hold-outs"
-_NOTE = {"mlflow.note.content": "Its tags count how often each hold-out was used: one tag, one use."}
+NOTE = {"mlflow.note.content": "Its tags count how often each hold-out was used: one tag, one use."}
 _DIGITS = 16  # of a digest, in the names of tags and files
 
 
@@ -47,7 +47,7 @@ def count_use(client: MlflowClient, digest: str, purpose: str, folder: Path) -> 
     folder : Path
         Where this machine keeps its hold-outs.
     """
-    experiment, prefix = _experiment(client), f"{digest[:_DIGITS]}."
+    experiment, prefix = hold_outs(client), f"{digest[:_DIGITS]}."
     key = f"{prefix}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     client.set_experiment_tag(experiment.experiment_id, key, purpose)
     known = client.get_experiment(experiment.experiment_id).tags
@@ -62,15 +62,16 @@ def _count_here(digest: str, purpose: str, folder: Path) -> int:
     return len(file.read_text(encoding="utf-8").splitlines())
 
 
-def _experiment(client: MlflowClient) -> Experiment:
+def hold_outs(client: MlflowClient) -> Experiment:
+    """Return the experiment whose tags count the uses of hold-outs; it is made where it is missing."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         try:
-            return client.get_experiment(client.create_experiment(EXPERIMENT, tags=_NOTE))
+            return client.get_experiment(client.create_experiment(EXPERIMENT, tags=NOTE))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        return _experiment(client)  # somebody else was first
+        return hold_outs(client)  # somebody else was first
     if found.lifecycle_stage != "active":  # deleting what was counted does not undo it
         client.restore_experiment(found.experiment_id)
     return found

@@ -74,6 +74,7 @@ def promote(
     found = _known(origins[0], versions[0])
     held = hold_out(found, data)
     notes = [_refuse_or_note(one, known, held) for one, known in zip(versions, origins, strict=True)]
+    registry.check_rights(client, name, held.run_id)
     meeting = Meeting(
         name=name,
         version=version,
@@ -86,11 +87,7 @@ def promote(
     )
     decision = registry.recorded(client, meeting) or _meet(client, meeting, held, progress)
     if decision.outcome == "promoted":
-        if registry.champion(name) != champion:
-            raise MicrosegError(
-                f"model '{name}' got another champion meanwhile; promote again, to meet that one"
-            )
-        registry.promote(name, version)
+        registry.succeed(name, version, champion)
     return decision
 
 

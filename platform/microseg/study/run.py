@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from microseg import folds as folding
+from microseg import registry
 from microseg.checks import check_data, check_space
 from microseg.config import TrialConfig
 from microseg.data.audit import audit
@@ -108,6 +109,7 @@ def search(request: Request, console: Console) -> Outcome:
     auditing.tell(prepared.findings, console)
     database.check()
     client = store.connect()
+    registry.check_model(client, request.model or prepared.manifest.name)
     with _share(prepared, client) as share, alone(request.name), study_run(client, request.name) as run:
         _remember(run, prepared, points)
         job = job_of(prepared, describe(client, run, prepared), run.run_id)
@@ -139,6 +141,7 @@ def resume(request: Request, force: bool, console: Console) -> Outcome:
         points = kept_points(state, prepared, console)
         database.check()
         client, former = store.connect(), state.run_id
+        registry.check_model(client, request.model or prepared.manifest.name)
         with _share(prepared, client) as share, study_run(client, request.name, former) as run:
             _remember(run, prepared, points)
             if force or "microseg.metric" not in client.get_run(run.run_id).data.tags:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 from urllib.parse import urlsplit
 
@@ -52,6 +53,8 @@ def purge(client: MlflowClient, database: str, days: int) -> int:
 
     arguments = ["--older-than", f"{days}d", "--backend-store-uri", database]
     said = io.StringIO()
+    # It repeats at length what ends up in one line here.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(
             said

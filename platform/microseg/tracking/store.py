@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 
 EXPERIMENT = "microseg"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -34,27 +35,61 @@ def connect(uri: str | None = None) -> MlflowClient:
     Parameters
     ----------
     uri : str, optional
-        The store; by default ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working folder.
+        The store; by default ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working folder. A user and a
+        password in it go to the environment, see `apart`.
 
     Raises
     ------
     MicrosegError
-        If the store does not answer.
+        If the store does not answer, or not to this user.
     """
+    given = uri or mlflow.get_tracking_uri()
+    address = apart(given)
+    if uri is None and address != given:
+        mlflow.set_tracking_uri(address)
     patient()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         with _impatient():
-            client = MlflowClient(uri)
+            client = MlflowClient(address)
             client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0].rsplit(": ", 1)[-1].rstrip(")\"'")
-        given = uri or mlflow.get_tracking_uri()
-        raise MicrosegError(
-            f"the MLflow store {given} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI"
-        ) from error
+        raise MicrosegError(_refusal(address, error)) from error
     return client
+
+
+def apart(uri: str) -> str:
+    """Return an address without its user and password, which go to where libraries look for them.
+
+    The address is printed, and is part of links, of records, and of what workers are told.
+    """
+    parts = urlsplit(uri)
+    if parts.username is None:
+        return uri
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    if parts.scheme in ("http", "https"):
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user)
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if parts.scheme.startswith("postgresql") and password:
+        os.environ["PGPASSWORD"] = password  # what PostgreSQL's own library reads
+        name, _, host = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{name.partition(':')[0]}@{host}").geturl()
+    return uri
+
+
+def _refusal(address: str, error: Exception) -> str:
+    """Say in a line why a store cannot be used; the cause may quote an address, so no more of it is shown."""
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if getattr(error, "error_code", "") == "UNAUTHENTICATED":
+        who = f"does not let '{user}' in" if user else "asks who you are"
+        return (
+            f"the MLflow server {address} {who}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "to a user of that server and its password"
+        )
+    reason = one_line(error).rsplit(": ", 1)[-1].rstrip(")\"'")
+    return f"the MLflow store {address} does not answer ({reason}); start it, or set MLFLOW_TRACKING_URI"
 
 
 def patient() -> None:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from microseg.config import Strict
+from microseg.tracking.rights import allowed
 from microseg.tracking.store import experiment_for
 
 LEVEL, KEY, STUDY = "microseg.level", "microseg.key", "microseg.study"
@@ -87,8 +88,18 @@ def open_study(client: MlflowClient, name: str, former: str | None = None) -> St
         The study's name, which becomes the run's.
     former : str, optional
         The parent run of the study that is resumed.
+
+    Raises
+    ------
+    MicrosegError
+        If the server does not let this user write there.
     """
     given = os.environ.pop("MLFLOW_RUN_ID", None)
+    with allowed("the experiment of this study"):
+        return _opened(client, name, given, former)
+
+
+def _opened(client: MlflowClient, name: str, given: str | None, former: str | None) -> StudyRun:
     if former:
         if given and given != former:
             client.set_tag(given, RESUMES, former)
