@@ -8,6 +8,7 @@ import typer
 
 from microseg.cli.root import app, say
 from microseg.errors import counted
+from microseg.runtime import load_tensorflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +31,7 @@ def clean(
 
     What serves, is a candidate, has met a champion or runs stays, and so do the records of hold-outs.
     """
+    load_tensorflow()
     from microseg.study import leftovers, retention
     from microseg.tracking import store
 

@@ -115,6 +115,7 @@ def forget(file: Path, study: str) -> None:
     if key.is_file():
         storage, name = opened(file, study)
         optuna.delete_study(study_name=name, storage=storage)
+        storage.engine.dispose()
         key.unlink()
 
 
