@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+import boto3.exceptions
 import pytest
 
 from microseg.data.open import DataOptions, open_dataset
@@ -167,3 +168,14 @@ def test_the_mark_of_a_folder_is_no_object(bucket):
     bucket.upload_fileobj(io.BytesIO(b""), "lab", "a/")
     bucket.upload_fileobj(io.BytesIO(b"1"), "lab", "a/b")
     assert mirror.objects("s3://lab/a").keys() == {"b"}
+
+
+def test_a_transfer_that_breaks_again_and_again_is_one_line(bucket, tmp_path, monkeypatch):
+    def broken(*given):
+        raise boto3.exceptions.RetriesExceededError(OSError("reset"))
+
+    bucket.held["sets/a.png"] = b"1"
+    monkeypatch.setattr(bucket, "download_file", broken)
+    refused = r"^s3://lab/sets/a.png: the storage server .* cannot be used \(RetriesExceededError\)"
+    with pytest.raises(MicrosegError, match=refused):
+        mirror.mirror("s3://lab/sets", tmp_path)

@@ -98,6 +98,14 @@ def test_an_old_study_goes_with_its_runs_its_unused_version_and_its_folder(clien
     assert retention.look(client, 90) == ([], [])
 
 
+def test_the_state_that_trials_have_on_a_store_goes_with_the_folder(study, monkeypatch):
+    old, forgotten = study(100), []
+    monkeypatch.setenv("MICROSEG_STORE", "s3://lab/state")
+    monkeypatch.setattr(retention.state, "forget", forgotten.append)
+    retention.forget(old.name)
+    assert forgotten == [f"s3://lab/state/studies/{old.name}-{old.run.run_id[:8]}"]
+
+
 def test_a_study_that_ended_lately_stays(client, study):
     study(89)
     assert retention.look(client, 90) == ([], [])

@@ -77,6 +77,7 @@ def _connect(endpoint: str | None, _environment: frozenset[tuple[str, str]]) -> 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turn boto3's errors into one line; its texts are not repeated, as they may hold addresses and keys."""
+    from boto3.exceptions import Boto3Error  # of transfers that were tried again and again
     from botocore import exceptions
 
     try:
@@ -89,7 +90,7 @@ def explained(uri: str) -> Iterator[None]:
         raise MicrosegError(f"{uri}: no complete credentials; {hint}") from None
     except exceptions.ParamValidationError:
         raise MicrosegError(f"{uri}: not a valid bucket or key; expected s3://BUCKET/KEY") from None
-    except (exceptions.HTTPClientError, exceptions.BotoCoreError) as error:
+    except (Boto3Error, exceptions.HTTPClientError, exceptions.BotoCoreError) as error:
         where = urlsplit(_endpoint() or "").hostname or "AWS"
         hint = f"check that it runs, and {_ENDPOINTS[0]}"
         problem = type(error).__name__

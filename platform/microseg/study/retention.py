@@ -20,9 +20,9 @@ from mlflow.exceptions import MlflowException
 from microseg.errors import MicrosegError, one_line
 from microseg.registry import history
 from microseg.registry.decision import OUTCOME
-from microseg.search import database
+from microseg.search import database, state
 from microseg.storage import home
-from microseg.study.request import StudyState, alone, folder, optuna_file
+from microseg.study.request import StudyState, alone, folder, optuna_file, read_state
 from microseg.tracking import tree
 from microseg.tracking.keeping import artifact_bytes
 
@@ -115,7 +115,7 @@ def deleted_here(client: MlflowClient) -> list[str]:
 
 
 def forget(name: str) -> None:
-    """Remove the folder of a study, and its trials from Optuna's storage.
+    """Remove the folder of a study, its trials from Optuna's storage, and their state from a store.
 
     Raises
     ------
@@ -124,6 +124,8 @@ def forget(name: str) -> None:
     """
     with alone(name):
         database.forget(optuna_file(name), name)
+        if store := state.study_store(name, read_state(name).run_id):
+            state.forget(store)
         shutil.rmtree(folder(name))
 
 
