@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from microseg.errors import MicrosegError, one_line
+from microseg.documents import read_yaml_text
+from microseg.errors import MicrosegError
 from microseg.errors import did_you_mean as did_you_mean
 from microseg.errors import first_problem as first_problem
 
@@ -209,13 +209,13 @@ def read_yaml(path: Path) -> Any:
         If the file is missing, unreadable or no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml_text(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MicrosegError(f"{path}: no such file; give the path of a YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise MicrosegError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise MicrosegError(f"{path}: not valid YAML: {one_line(error)}") from error
+    except ValueError as error:
+        raise MicrosegError(f"{path}: not valid YAML: {error}") from error
 
 
 def read_search(path: Path) -> SearchConfig:
