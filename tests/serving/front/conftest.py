@@ -24,7 +24,7 @@ class Stored:
     """A registry of one model, whose alias a test moves; an exception is what asking it raises."""
 
     def __init__(self, alias="1"):
-        self.alias = alias
+        self.alias, self.started = alias, []
 
     def version(self):
         if isinstance(self.alias, Exception):
@@ -35,6 +35,7 @@ class Stored:
         return b"{}"
 
     def command(self, version, port):
+        self.started.append(version)
         script = Path(__file__).with_name("answering.py")
         return [sys.executable, "-S", str(script), version, str(port)]
 

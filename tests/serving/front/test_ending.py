@@ -39,7 +39,6 @@ def gone(pid):
 
 def test_a_killed_parent_takes_the_command_and_its_folder_along(temporary, asked):
     own = temporary / "own"
-    own.mkdir()
     command = [sys.executable, "-c", PARENT, guard.__file__, str(own), sys.executable, "-c", CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         folder, pid = parent.stdout.readline().split()
@@ -53,7 +52,6 @@ def test_a_killed_parent_takes_the_command_and_its_folder_along(temporary, asked
 def test_a_command_that_ends_takes_its_children_along(temporary, asked):
     child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {CHILD!r}]); sys.exit(7)"
     own = temporary / "own"
-    own.mkdir()
     command = [sys.executable, "-I", "-S", guard.__file__, str(own), sys.executable, "-c", child]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -71,6 +71,11 @@ def test_other_requests_are_refused_in_a_line(front, method, path, headers, stat
     assert words in refusal(answer)
 
 
+def test_a_wrong_method_is_told_the_right_ones(front):
+    assert front.send("GET", "/invocations").headers["Allow"] == "POST"
+    assert front.send("DELETE", "/metrics").headers["Allow"] == "GET,HEAD"
+
+
 def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_not(front):
     body = b"{}".ljust(MOST)
     assert front.send("POST", "/invocations", body, JSON).status == 200

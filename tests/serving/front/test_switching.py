@@ -101,6 +101,19 @@ def test_a_version_that_does_not_come_up_changes_nothing(asked, stored, front_of
     assert ("no network in postgresql://***@db" in failure["last_words"]) == (version == "broken")
 
 
+def test_a_version_that_is_rolled_back_while_it_starts_never_serves(asked, stored, front_of, events):
+    with front_of(stored) as front:
+        front.serving("1")
+        first = port_of(front.post())
+        stored.alias = "slow"
+        asked.wait_for(lambda: stored.started == ["1", "slow"])
+        stored.alias = "1"
+        asked.wait_for(lambda: events("start_abandoned"))
+        assert port_of(front.post()) == first
+        assert front.metric("microseg_failed_starts_total") == 0
+    assert [fields["version"] for fields in events("serving")] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("state", "event"), [(None, "alias_missing"), (MicrosegError("nobody there"), "registry_away")]
 )

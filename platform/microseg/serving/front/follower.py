@@ -117,17 +117,27 @@ class Follower:
             await asyncio.wait({self._draining})  # a third server might not fit into the memory
         server = ModelServer(version, self._session, self._wake.set)
         try:
-            await server.start(self._model, self._options.start)
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(server.stop)
+                await server.start(self._model, self._options.start)
+                await self._look()
+                if self.current is not None and self._wanted != version:
+                    log_event(logger, "start_abandoned", version=version, wanted=self._wanted)
+                    return False  # it was rolled back meanwhile, and never serves
+                stack.pop_all()
         except (MicrosegError, OSError) as error:
-            self._metrics.failed.inc()
-            self._pauses.failed(version)
-            log_event(
-                logger, "start_failed", level=logging.ERROR, version=version, reason=str(error),
-                last_words=server.last_words,
-            )  # fmt: skip
+            self._fail(server, error)
             return False
         self._switch(server)
         return True
+
+    def _fail(self, server: ModelServer, error: Exception) -> None:
+        self._metrics.failed.inc()
+        self._pauses.failed(server.version)
+        log_event(
+            logger, "start_failed", level=logging.ERROR, version=server.version, reason=str(error),
+            last_words=server.last_words,
+        )  # fmt: skip
 
     def _switch(self, server: ModelServer) -> None:
         """Send requests to a server from now on; the former one ends when it has no more."""

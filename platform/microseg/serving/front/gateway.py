@@ -19,7 +19,7 @@ from microseg.serving.front.follower import Follower
 from microseg.serving.front.metrics import CONTENT_TYPE, Metrics
 from microseg.serving.front.options import FrontOptions
 from microseg.serving.front.refusals import RefusedError, refused, trimmed
-from microseg.serving.front.server import Answer
+from microseg.serving.front.server import Answer, ModelServer
 
 VERSION = "X-Microseg-Version"
 REQUEST_ID = "X-Request-Id"
@@ -98,7 +98,9 @@ class Gateway:
         except web.HTTPRequestEntityTooLarge:
             return refused(413, f"the body has more than {self._options.max_body} bytes; {_SMALLER}")
         except web.HTTPException as error:  # of the router: 404 and 405
-            return refused(error.status, f"no such request; allowed: {_ALLOWED}")
+            answer = refused(error.status, f"no such request; allowed: {_ALLOWED}")
+            answer.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+            return answer
         except TimeoutError:
             return refused(504, str(trimmed(504, b"")))
 
@@ -120,6 +122,7 @@ class Gateway:
 
     def _check(self, request: web.Request) -> None:
         """Refuse what need not be read."""
+        self._server()
         if request.content_type != "application/json" or (request.charset or "utf-8").lower() != "utf-8":
             raise RefusedError(415, "send the body as Content-Type: application/json, in UTF-8")
         if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -139,11 +142,14 @@ class Gateway:
         self._metrics.received.inc(len(body))
         return body
 
+    def _server(self) -> ModelServer:
+        if self._follower.current is None:
+            raise RefusedError(503, "no model server is ready; ask again later")
+        return self._follower.current
+
     async def _asked(self, method: str, path: str, body: bytes | None = None) -> web.Response:
         """Ask the server in use, and pass its answer on."""
-        server = self._follower.current
-        if server is None:
-            raise RefusedError(503, "no model server is ready; ask again later")
+        server = self._server()
         try:
             async with server.request():
                 answer = await server.ask(method, path, body)
@@ -151,12 +157,9 @@ class Gateway:
             raise RefusedError(503, "the model server ended and is started again; ask again later") from error
         if answer.status >= 500:
             log_event(
-                logger,
-                "model_failed",
-                level=logging.ERROR,
-                status=answer.status,
+                logger, "model_failed", level=logging.ERROR, status=answer.status,
                 last_words=server.last_words,
-            )
+            )  # fmt: skip
         response = _passed(answer)
         response.headers[VERSION] = server.version
         return response

@@ -15,6 +15,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from microseg.errors import MicrosegError
+from microseg.serving.front import launch
 from microseg.serving.front.options import FrontOptions
 
 _EXAMPLE = "serving_input_example.json"  # MLflow's name for the body of a request that it stores with a model
@@ -83,11 +84,11 @@ class RegisteredModel:
             ) from error
 
     def command(self, version: str, port: int) -> list[str]:
-        """Return the command line of ``mlflow models serve``, on the loopback device only."""
+        """Return the command line of ``mlflow models serve`` for a version, on the loopback device only."""
         return [
-            *(sys.executable, "-m", "mlflow", "models", "serve"),
-            *("--model-uri", f"models:/{self._options.name}/{version}", "--env-manager", "local"),
-            *("--host", "127.0.0.1", "--port", str(port), "--timeout", str(math.ceil(self._options.seconds))),
+            *(sys.executable, "-m", launch.__name__, f"models:/{self._options.name}/{version}"),
+            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+            *("--timeout", str(math.ceil(self._options.seconds))),
         ]
 
     def environment(self) -> dict[str, str]:

@@ -13,8 +13,10 @@ import socket
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
@@ -54,6 +56,7 @@ class ModelServer:
         self.version = version
         self.began = time.monotonic()
         self._session, self._on_end = session, on_end
+        self._watch: asyncio.Task[None] | None = None
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,7 +65,7 @@ class ModelServer:
     @property
     def ended(self) -> bool:
         """Whether its processes are gone."""
-        return self._watch.done()
+        return self._watch is not None and self._watch.done()
 
     @property
     def last_words(self) -> str:
@@ -70,34 +73,39 @@ class ModelServer:
         return redacted(self._last_words)
 
     async def start(self, model: Model, seconds: float) -> None:
-        """Start it, and come back when it has made a prediction.
+        """Start it, and come back when it has made a prediction; whoever calls this calls `stop`.
 
         Raises
         ------
         MicrosegError
             If it ends, does not answer in time, or answers the stored example with no mask.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            await self._launch(model)
-            stack.push_async_callback(self.stop)
-            try:
-                async with asyncio.timeout(seconds):
-                    example = await asyncio.to_thread(model.example, self.version)
-                    await self._healthy()
-                    self._check(await self.ask("POST", "/invocations", example))
-            except TimeoutError as error:
-                raise MicrosegError(f"version {self.version} is not ready after {seconds:g} s") from error
-            except aiohttp.ClientError as error:
-                raise MicrosegError(f"version {self.version} ended at its first prediction") from error
-            stack.pop_all()
+        await self._launch(model)
+        try:
+            async with asyncio.timeout(seconds):
+                example = await asyncio.to_thread(model.example, self.version)
+                await self._healthy()
+                self._check(await self.ask("POST", "/invocations", example))
+        except TimeoutError as error:
+            raise MicrosegError(f"version {self.version} is not ready after {seconds:g} s") from error
+        except aiohttp.ClientError as error:
+            raise MicrosegError(f"version {self.version} ended at its first prediction") from error
 
     async def _launch(self, model: Model) -> None:
-        self._folder = tempfile.mkdtemp(prefix="microseg-serve-")
+        # The guard makes it: what this process made, nobody would remove were it killed now.
+        self._folder = str(Path(tempfile.gettempdir()) / f"microseg-serve-{uuid.uuid4().hex}")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self._address = f"http://127.0.0.1:{port}"
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", guard.__file__, self._folder, *model.command(self.version, port)),
+            *(
+                sys.executable,
+                "-I",
+                "-S",
+                guard.__file__,
+                self._folder,
+                *model.command(self.version, port),
+            ),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -140,7 +148,7 @@ class ModelServer:
             raise MicrosegError(
                 f"version {self.version} answers its own example with status {answer.status} and no mask"
             ) from error
-        if not mask or version not in (None, self.version):
+        if not mask or version != self.version:
             raise MicrosegError(f"version {self.version} answers with an empty mask, or as version {version}")
 
     async def ask(self, method: str, path: str, body: bytes | None = None) -> Answer:
@@ -171,17 +179,25 @@ class ModelServer:
 
     async def drained(self) -> None:
         """Wait until it has no request left, or has ended."""
+        assert self._watch is not None
         idle = asyncio.create_task(self._idle.wait())
         await asyncio.wait({idle, self._watch}, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
 
     async def stop(self) -> None:
-        """End its processes; at the end of its input the guard does."""
+        """End its processes, where there are any; at the end of its input the guard does."""
+        if self._watch is None:
+            return
+        for end in (self._end_input, self._kill):
+            end()
+            await asyncio.wait({self._watch}, timeout=_ENDING)
+            if self.ended:
+                return
+
+    def _end_input(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        await asyncio.wait({self._watch}, timeout=_ENDING)
-        self._kill()
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter of zombies, on macOS
             os.killpg(self._process.pid, signal.SIGKILL)
