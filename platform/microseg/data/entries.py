@@ -121,7 +121,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    rows, names = list(reader), [name.strip() for name in reader.fieldnames or ()]
+    try:
+        rows, names = list(reader), [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise MicrosegError(
+            f"{path}: line {reader.line_num + 1} is no row of a CSV table ({error})"
+        ) from error
     repeated, count = max(Counter(filter(None, names)).items(), key=lambda pair: pair[1], default=("", 0))
     if count > 1:
         raise MicrosegError(f"{path}: {count} columns are named '{repeated}'; give each a name of its own")

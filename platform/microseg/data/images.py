@@ -33,6 +33,7 @@ DAMAGE = (
     ValueError,
     LookupError,
     RuntimeError,
+    SystemError,  # of numcodecs, for a header of Blosc with a negative size
     TypeError,
     ArithmeticError,
     struct.error,

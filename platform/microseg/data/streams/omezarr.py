@@ -54,6 +54,8 @@ class ZarrBlocks:
         self.shape = (sizes["y"], sizes["x"], sizes.get("c", 1))
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
         self.planes = {axis: sizes[axis] for axis in "tz" if sizes.get(axis, 1) > 1}
+        if 0 in array.chunks:
+            raise ValueError(f"chunks of the shape {array.chunks}")
         chunks = dict(zip(letters, array.chunks, strict=True))
         self.block = (chunks["y"], chunks["x"])
         in_channels = math.ceil(self.shape[2] / chunks.get("c", 1))
