@@ -13,6 +13,7 @@ in which the two write, and without locks, which S3 does not have.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -107,7 +108,7 @@ class Attempt:
         here = _files(self.folder)
         changed = [name for name in here if here[name] != self._kept.get(name)]
         for name in sorted(changed, key=_last):
-            patiently(lambda name=name: store(self.folder / name, f"{self._own}/{name}"))  # type: ignore[misc]
+            patiently(functools.partial(store, self.folder / name, f"{self._own}/{name}"))
         gone = self._kept.keys() - here.keys()
         patiently(lambda: remove(self._own, gone))
         self._kept = here
