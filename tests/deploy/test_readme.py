@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import warnings
 
 import pytest
 
@@ -72,6 +73,17 @@ def test_every_variable_in_the_table_is_known_to_compose_or_the_script(text, com
     told = {name for service in compose["services"].values() for name in service.get("environment", {})}
     told |= set(re.findall(r"[A-Z_]{6,}", (deploy / "slurm/search.sbatch").read_text(encoding="utf-8")))
     assert names - told == set()
+
+
+@pytest.mark.slow
+def test_permissions_are_given_by_calls_that_mlflow_has(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mlflow 3.17 with a newer starlette
+        from mlflow.server.auth.client import AuthServiceClient
+
+    calls = set(re.findall(r"^client\.(\w+)\(", text, re.MULTILINE))
+    assert calls == {"create_user", "grant_user_permission"}
+    assert calls <= set(dir(AuthServiceClient))
 
 
 def test_it_says_what_was_run_and_what_was_not(text, deploy):
