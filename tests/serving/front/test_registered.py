@@ -172,7 +172,7 @@ def test_under_constant_load_a_promotion_and_a_rollback_lose_no_request(
 @pytest.mark.slow
 def test_a_killed_front_leaves_no_model_server(program, asked, tmp_path):
     asked.wait_for(lambda: asked.listens(program.port), 60)
-    (folder,) = asked.wait_for(lambda: list(tmp_path.iterdir()), 60)
+    (folder,) = asked.wait_for(lambda: list(tmp_path.glob("microseg-serve-*")), 60)
     program.process.kill()
     asked.wait_for(lambda: not folder.exists())
     found = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True).stdout
