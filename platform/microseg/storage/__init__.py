@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from microseg.data.files import content_hash
 from microseg.errors import MicrosegError
 from microseg.storage import s3
+from microseg.storage.mirror import download, objects
 
 
 def home() -> Path:
@@ -153,22 +154,15 @@ def fetch_folder(uri: str, into: Path) -> Path:
     Raises
     ------
     MicrosegError
-        If there is no such folder or the server cannot be used.
+        If there is no such folder, a name in it leads out of it, or the server cannot be used.
     """
-    bucket, key = s3.address(uri.rstrip("/"), needs_key=True)
-    target = into / PurePosixPath(key).name
-    with s3.explained(uri):
-        names = s3.keys(bucket, f"{key}/", "")
-        if not names:
-            raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
-        for name in names:
-            inside = PurePosixPath(name.removeprefix(f"{key}/"))
-            if inside.is_absolute() or ".." in inside.parts:
-                raise MicrosegError(f"{uri}: the key {name!r} would leave the folder; rename that object")
-            file = target / inside
-            file.parent.mkdir(parents=True, exist_ok=True)
-            s3.client().download_file(bucket, name, str(file))
-    return target
+    folder = uri.rstrip("/")
+    _, key = s3.address(folder, needs_key=True)
+    names = objects(folder)
+    if not names:
+        raise MicrosegError(f"{uri}: no objects there; check the name, upper and lower case count")
+    download(folder, names, into / PurePosixPath(key).name)
+    return into / PurePosixPath(key).name
 
 
 def size(uri: str) -> int:
