@@ -135,6 +135,7 @@ def test_a_job_of_slurm_searches_on_all_its_nodes_and_cleans_up(tmp_path, deploy
     (word,) = set(re.findall(r"[0-9a-f]{64}", (tmp_path / "tokens").read_text()))
     assert not [line for line in slurm.calls if word in line]  # in no command line
     assert not list((slurm.home / "microseg-studies/tokens").iterdir())
+    assert f"srun --ntasks=2 --overlap rm -rf {tmp_path}/microseg-4711 /tmp/ray-4711" in slurm.calls
     told = (tmp_path / "told").read_text().split()
     assert told == ["node1:24711", "token", str(slurm.home / "microseg-studies")]
 
