@@ -19,6 +19,9 @@ from microseg.importing.files import load_network
 from microseg.models import load_saved
 from microseg.models.saved import LONGEST
 from microseg.serving.segmenter import _load
+from microseg.training import checkpoint
+from microseg.training.checkpoint import Course
+from microseg.training.validation import Evaluation
 
 MEGABYTE = 2**20
 
@@ -246,3 +249,31 @@ def test_an_hdf5_file_of_keras_2_has_the_same_rules(tmp_path, marker):
         file.attrs["model_config"] = json.dumps(config)
     with pytest.raises(MicrosegError, match=r"old\.h5: .*'os\.Activation', which is no part of Keras"):
         load_network(path)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, marker):
+    """A training that finds such a checkpoint begins anew."""
+
+    class Planted:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    evaluation = Evaluation({"val/dice": 0.5}, {"a": 0.1}, False)
+    course = Course(
+        identity="this",
+        stopped=False,
+        seconds=1.0,
+        best_epoch=1,
+        watches=(),
+        history=[{}],
+        evaluation=evaluation,
+    )
+    (tmp_path / "checkpoint.json").write_text(course.model_dump_json())
+    sound = np.zeros(3)
+    for planted in ("weights-1.npz", "state-1.npz"):
+        for name in ("weights-1.npz", "state-1.npz"):
+            np.savez(tmp_path / name, np.array([Planted()], object) if name == planted else sound)
+        assert checkpoint.load(tmp_path, "this") is None
+    for name in ("weights-1.npz", "state-1.npz"):
+        np.savez(tmp_path / name, sound)
+    assert checkpoint.load(tmp_path, "this") is not None  # else the above says nothing

@@ -52,7 +52,8 @@ def unsafe(source):
                 value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
                 if value is not None and (keyword.arg, value) in KEYWORDS:
                     yield f"{keyword.arg}={value}"
-            if name.endswith("load_model") and not any(one.arg == "safe_mode" for one in node.keywords):
+            loads = name.endswith(("load_model", "deserialize_keras_object"))
+            if loads and not any(one.arg == "safe_mode" for one in node.keywords):
                 yield f"{name} without safe_mode"
 
 
@@ -80,6 +81,7 @@ def test_the_package_runs_nothing_that_it_reads(project):
         ("subprocess.run(text, shell=True)", "shell=True"),
         ("archive.extractall(folder)", "archive.extractall"),
         ("keras.saving.load_model(path)", "keras.saving.load_model without safe_mode"),
+        ("deserialize_keras_object(facts)", "deserialize_keras_object without safe_mode"),
         ("keras.saving.load_model(path, safe_mode=False)", "safe_mode=False"),
         ("mlflow.pyfunc.load_model(uri, safe_mode=True)", "mlflow.pyfunc.load_model"),
         ("from mlflow.pyfunc import load_model", "mlflow.pyfunc.load_model"),
