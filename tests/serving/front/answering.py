@@ -15,7 +15,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.busy += 1
+        together = self.server.busy
         time.sleep(asked.get("sleep", 0))
+        self.server.busy -= 1
         if asked.get("die"):
             os._exit(3)
         if "status" in asked:
@@ -25,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
             "version": "9" if VERSION == "other" else VERSION,
             "warnings": asked.get("warnings", []),
             "port": PORT,
+            "together": together,
         }
         return self.answer(200, json.dumps({"predictions": [prediction]}).encode())
 
@@ -40,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 64
+    request_queue_size, busy = 64, 0
 
 
 if VERSION == "broken":

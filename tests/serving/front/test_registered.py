@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 
 from microseg.errors import MicrosegError
 from microseg.serving.client import Client
-from microseg.serving.front import FrontOptions
+from microseg.serving.front import FrontOptions, launch
 from microseg.serving.front.registered import RegisteredModel
 from microseg.serving.packaging import log_candidate
 
@@ -70,6 +70,29 @@ def test_the_command_serves_one_version_to_this_machine_alone(model, registered)
     environment = model.environment()
     assert environment["MLFLOW_TRACKING_URI"] == registered.uri
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_what_is_served_is_rebuilt_by_the_code_that_is_installed(monkeypatch, tmp_path):
+    asked, became = [], []
+    monkeypatch.setattr(
+        launch, "rebuild", lambda uri, folder: asked.append((uri, folder)) or tmp_path / "served"
+    )
+    monkeypatch.setattr(os, "execv", lambda program, command: became.append(command))
+    monkeypatch.setattr(sys, "argv", ["launch", "models:/cells/3", "--port", "4711"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    launch.main()
+    ((uri, folder),) = asked
+    assert uri == "models:/cells/3" and folder.parent == tmp_path
+    serve = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(tmp_path / "served")]
+    assert became == [[*serve, "--port", "4711"]]
+
+
+def test_a_version_that_cannot_be_rebuilt_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["launch", str(tmp_path / "absent")])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        launch.main()
+    assert str(ended.value).startswith("microseg: ") and "\n" not in str(ended.value)
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from aiohttp import web
 
 from microseg.errors import MicrosegError
 
-OURS = re.compile(r"image \d+ of the request: ")
-BODY = '{"inputs": [{"image": "base64 of a PNG, TIFF, JPEG or NPY file"}]}'
-RETRY_AFTER = 5  # seconds
+_OURS = re.compile(r"image \d+ of the request: ")
+_BODY = '{"inputs": [{"image": "base64 of a PNG, TIFF, JPEG or NPY file"}]}'
+_RETRY_AFTER = 5  # seconds
 
 _LONGEST = 500  # characters
 # Absolute paths, but no part of an address: those a client gave itself.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[\w.@%+~-]+/)+[\w.@%+~-]*")
 _UPSTREAM = {
-    400: f"this is no request that the model takes; send {BODY}",
+    400: f"this is no request that the model takes; send {_BODY}",
     415: "send the body as Content-Type: application/json, in UTF-8",
     504: "the model needed longer than this server waits; send a smaller image, or use 'microseg predict'",
 }
@@ -36,7 +36,7 @@ class RefusedError(MicrosegError):
 def refused(status: int, sentence: str) -> web.Response:
     """Return the answer, in the fields that MLflow's clients read; 503 says when to ask again."""
     content = {"error_code": HTTPStatus(status).name, "message": sentence}
-    headers = {"Retry-After": str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers = {"Retry-After": str(_RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return web.json_response(content, status=status, headers=headers)
 
 
@@ -47,7 +47,7 @@ def trimmed(status: int, body: bytes) -> RefusedError:
     without the server's paths; all others are replaced by ours.
     """
     sentence = _message(body)
-    if status == HTTPStatus.BAD_REQUEST and OURS.match(sentence):
+    if status == HTTPStatus.BAD_REQUEST and _OURS.match(sentence):
         return RefusedError(status, _PATH.sub("...", " ".join(sentence.split()))[:_LONGEST])
     if status in _UPSTREAM:
         return RefusedError(status, _UPSTREAM[status])
