@@ -1,8 +1,13 @@
 """What the product depends on may be used and passed on under Apache-2.0."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -79,3 +84,23 @@ def test_every_dependency_says_what_its_licence_is(product):
 )
 def test_what_counts_as_copyleft(text, refused):
     assert bool(COPYLEFT.search(text)) is refused
+
+
+@pytest.mark.slow
+def test_the_bill_of_materials_lists_what_is_installed_and_says_whether_it_was_audited(deploy, tmp_path):
+    programs = Path(sys.executable).parent
+    done = subprocess.run(
+        [deploy / "sbom.sh", tmp_path / "bill"],
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    bill = json.loads((tmp_path / "bill" / "microseg.cdx.json").read_text())
+    parts = {part["name"].lower(): part["version"] for part in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX"
+    assert all(parts[name] == metadata.version(name) for name in ("ray", "mlflow", "tensorflow", "boto3"))
+    said = done.stdout.splitlines()
+    assert said[0].endswith(f"{len(bill['components'])} components")
+    assert re.match(r"not audited: |audited: \d+ packages, \d+ with known vulnerabilities", said[1])
+    assert (done.returncode == 1) == (len(said) > 2)  # each with a known vulnerability has a line
