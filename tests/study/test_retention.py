@@ -122,7 +122,7 @@ def test_a_study_that_runs_stays_whatever_its_age(client, study):
     assert "it runs" in kept.reason
 
 
-@pytest.mark.parametrize("alias", ["champion", "candidate", "of-my-own"])
+@pytest.mark.parametrize("alias", ["candidate", "of-my-own"])
 def test_a_study_of_a_version_with_an_alias_stays(client, study, alias):
     old = study(100, versions=2)
     client.set_registered_model_alias(old.name, alias, "1")
@@ -190,6 +190,7 @@ def test_a_folder_in_which_a_process_works_is_not_removed(client, study):
     assert state_file(old.name).is_file()
 
 
+@pytest.mark.slow
 def test_what_was_deleted_long_ago_is_purged_with_its_files_and_what_was_lately_is_not(
     client, study, tmp_path
 ):
