@@ -53,7 +53,7 @@ def promote(
         _moved(registry.force(client, model, chosen, why))
     else:
         _met(client, model, chosen, least, source(data) if data else None)
-    say(f"serve  mlflow models serve -m models:/{model}@champion --env-manager local")
+    say(f"serve  microseg serve --model models:/{model}@champion")
 
 
 def _met(client: Any, model: str, version: int, least: float, data: str | None) -> None:
