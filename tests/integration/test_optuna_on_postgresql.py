@@ -5,6 +5,7 @@ import threading
 import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
+from ray import cloudpickle
 
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
@@ -111,3 +112,8 @@ def test_an_answer_that_is_lost_doubles_nothing(address, tmp_path, monkeypatch, 
     records = trials_in(tmp_path).records()
     assert [(record.number, record.state) for record in records] == [(0, "completed"), (1, "running")]
     assert records[0].config == expected
+
+
+def test_the_password_is_in_nothing_that_is_pickled(address, tmp_path, postgres):
+    """Ray Tune writes its searcher, and so the trials, to a file of the study."""
+    assert postgres.password.encode() not in cloudpickle.dumps(trials_in(tmp_path))

@@ -129,7 +129,8 @@ def _server(url: str) -> RDBStorage:
     try:
         with sqlalchemy.create_engine(address, **_ENGINE).begin() as connection:
             connection.execute(_LOCK)
-            storage = RDBStorage(address.render_as_string(hide_password=False), engine_kwargs=_ENGINE)
+            shown = address.set(password=None).render_as_string()
+            storage = RDBStorage(shown, engine_kwargs={"poolclass": NullPool, "creator": _connect})
     except ImportError as error:
         raise MicrosegError(
             f"{URL} names {_shown(address)}, but its driver is missing ({error}); "
@@ -141,6 +142,14 @@ def _server(url: str) -> RDBStorage:
             f"the address, user and password, or unset {URL} to keep trials in a file"
         ) from None  # the cause may hold the password
     return storage
+
+
+def _connect() -> Any:
+    """Connect as the environment says: Ray Tune writes the storage, and its address, to a file."""
+    address = _address(os.environ[URL])
+    dialect = sqlalchemy.create_engine(address).dialect
+    given, named = dialect.create_connect_args(address)
+    return dialect.connect(*given, **named, **_CONNECTION)
 
 
 def _address(url: str) -> sqlalchemy.URL:

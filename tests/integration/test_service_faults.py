@@ -1,0 +1,156 @@
+"""Servers that are away, or fail now and then, while they are used: nothing is lost, nothing is there twice."""
+
+import http.client
+import http.server
+import itertools
+import os
+import threading
+import time
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from microseg import storage
+from microseg.report import find_study
+from microseg.tracking import tree
+
+pytestmark = pytest.mark.slow
+
+SPACE = {
+    "trials": 2,
+    "folds": 2,
+    "asha": None,
+    "race": None,
+    "space": {
+        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
+        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
+        "augment": {"name": "none"},
+        "tile": 32,
+        "epochs": 2,
+        "steps_per_epoch": 4,
+    },
+}
+
+
+@pytest.fixture
+def desk(tmp_path, desk_in, auth_server, postgres, s3_server):
+    """A desk with images, where all servers are used."""
+    desk = desk_in(tmp_path)
+    desk.env |= s3_server.variables | auth_server.variables()
+    desk.env["MICROSEG_OPTUNA_URL"] = postgres.database("optuna")
+    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    return desk
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+
+
+def test_a_study_outlives_every_server_being_away(desk, auth_server, postgres, s3_server, monkeypatch):
+    """PostgreSQL, which MLflow's server needs too, for a minute; then S3 and MLflow's server for seconds."""
+    process = desk.start("search", "--data", "cells", "--space", "space.yaml", "--study", "first")
+    trial = desk.folder / ".microseg/studies/first/trial-000"
+    wait_for(trial / "fold-0/result.json", process)
+    postgres.outage(60)
+    wait_for(trial / "fold-1/result.json", process)
+    for server in (s3_server, auth_server):
+        server.outage(5)
+    out, err = process.communicate(timeout=480)
+    assert process.returncode == 0, out + err
+
+    with postgres.connect("optuna") as database:
+        states = database.execute("SELECT state FROM trials").fetchall()
+    assert states == [("COMPLETE",)] * 2
+    for name, value in auth_server.variables().items():
+        monkeypatch.setenv(name, value)
+    client = MlflowClient()
+    study = find_study(client, "first")
+    runs = list(tree.search(client, study.info.experiment_id, "tags.`microseg.level` != 'study'"))
+    expected = [f"trial-00{n}{fold}" for n in range(2) for fold in ("", "/fold-1", "/fold-2")]
+    assert sorted(run.info.run_name for run in runs) == sorted(expected)
+    assert {(run.info.status, run.data.tags[tree.STATE]) for run in runs} == {("FINISHED", "completed")}
+    for run in runs:
+        if "/" in run.info.run_name:
+            history = client.get_metric_history(run.info.run_id, "val/dice")
+            assert [point.step for point in history] == [1, 2]
+
+
+def test_of_two_who_run_one_study_at_once_one_is_told(desk):
+    given = "search", "--data", "cells", "--space", "space.yaml", "--study", "same"
+    first = desk.start(*given)
+    wait_for(desk.folder / ".microseg/studies/same/study.json", first)
+    said = desk.run("search", "--study", "same", "--resume", code=2)
+    assert "study 'same' is being run by another process; wait for its end" in said
+    out, err = first.communicate(timeout=480)
+    assert first.returncode == 0, out + err
+
+
+class Unreliable(http.server.BaseHTTPRequestHandler):
+    """Hands requests on to S3, but answers one in ten with 503, and breaks off one in ten without a word."""
+
+    protocol_version = "HTTP/1.1"
+    count = itertools.count()
+    failed = 0
+    behind = ""
+
+    def hand_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        number = next(self.count) % 10
+        if number in (3, 7):
+            type(self).failed += 1
+            self.close_connection = True
+            if number == 3:
+                self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+            return
+        server = http.client.HTTPConnection(self.behind.removeprefix("http://"), timeout=30)
+        server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():  # the signature is of the host that was asked
+            server.putheader(name, value)
+        server.endheaders(body)
+        answer = server.getresponse()
+        self.answer(answer.status, dict(answer.getheaders()), answer.read())
+        server.close()
+
+    def answer(self, status, headers, body) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length") if self.command == "HEAD" else len(body)
+        self.send_header("Content-Length", str(length or 0))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on  # noqa: N815 - http.server's names
+
+
+@pytest.fixture
+def unreliable(s3_server, monkeypatch):
+    """S3 through a network that fails one request in five."""
+    Unreliable.behind, Unreliable.failed = s3_server.endpoint, 0
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    s3_server.bucket("lab")
+    yield Unreliable
+    server.shutdown()
+    server.server_close()
+
+
+def test_s3_that_fails_now_and_then_loses_nothing(unreliable, s3_server, tmp_path):
+    folder = tmp_path / "many.ome.zarr"
+    (folder / "0").mkdir(parents=True)
+    contents = {f"0/{number}": os.urandom(2000) for number in range(40)} | {"zarr.json": b"{}"}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    storage.store_folder(folder, "s3://lab/unreliable/many.ome.zarr")
+    back = storage.fetch_folder("s3://lab/unreliable/many.ome.zarr", tmp_path / "back")
+    assert {name: (back / name).read_bytes() for name in contents} == contents
+    assert len(s3_server.keys("lab", "unreliable/")) == len(contents)
+    assert unreliable.failed >= 10
