@@ -232,3 +232,25 @@ def test_each_machine_has_the_images_in_its_own_folder_and_no_state(lab):
         assert sorted(file.name for file in own.glob("cache/remote/*/cells/**/*.tif")) == images
         left = [path.name for path in (own / "work").iterdir()]
         assert left == ["lock"] or machine.name == lab.watch.victim
+
+
+def test_a_driver_that_was_killed_goes_on_from_the_store(lab, s3_server):
+    """Its worker may live on; the state of the trial is that of one of them, whoever writes when."""
+    for name in ("RAY_ADDRESS", *TOKEN, *(name for name in lab.env if name.startswith("MLFLOW_TRACKING"))):
+        lab.env.pop(name, None)
+    search = ("search", "--study", "killed", "--trials", "1")
+    driver = lab.start(*search, "--data", "s3://lab/sets/cells", "--space", "space.yaml")
+    while not any(key.endswith("state-2.npz") for key in s3_server.keys("lab", "state/studies/killed")):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.2)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    lab.run(*search, "--resume")
+    (there,) = trials(lab.client, "killed")
+    here = next(run for run in trials(lab.client, "here") if run.info.run_name == there.info.run_name)
+    assert there.info.status == "FINISHED" and there.data.tags[tree.STATE] == "completed"
+    assert there.data.metrics["cv/dice_mean"] == pytest.approx(here.data.metrics["cv/dice_mean"], abs=1e-6)
+    for fold in tree.children(lab.client, there.info.experiment_id, there.info.run_id):
+        steps = [point.step for point in lab.client.get_metric_history(fold.info.run_id, "val/dice")]
+        assert fold.info.status == "FINISHED" and steps == [*range(1, len(steps) + 1)]
+    assert s3_server.keys("lab", "state/") == []
