@@ -17,12 +17,26 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from services import Postgres, free_ports
 
 pytestmark = pytest.mark.slow
 
 PORTS = {"postgres": 5432, "s3": 8333, "mlflow": 5000, "ray-head": 6379, "front": 5001}
+SPACE = {
+    "trials": 1,
+    "folds": 2,
+    "asha": None,
+    "race": None,
+    "space": {
+        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
+        "optimizer": {"name": "adam", "params": {"learning_rate": 0.01}},
+        "tile": 64,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+    },
+}
 
 
 class Topology:
@@ -149,6 +163,15 @@ class Topology:
         said = [(self.folder / f"{service}.{kind}").read_text() for kind in ("out", "err")]
         return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
+    def command(self, *arguments: str) -> str:
+        """Run a command that needs no cluster, with the environment of `job`."""
+        command = [sys.executable, "-m", "microseg", *arguments]
+        done = subprocess.run(
+            command, env=self.environment("job"), cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def stop(self) -> None:
         """End everything, the last one first."""
         for process in reversed(self._ran):
@@ -255,3 +278,17 @@ def test_a_job_joins_the_cluster_and_runs_a_command_of_microseg(joined):
     done = joined("--version")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("microseg ")
+
+
+def test_a_job_studies_promotes_and_its_champion_is_served(topology, joined):
+    topology.command("demo-data", "cells", "--images", "8", "--sessions", "4")
+    (topology.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    options = {"data": "cells", "space": "space.yaml"}
+    paths = [word for name, file in options.items() for word in (f"--{name}", str(topology.folder / file))]
+    done = joined("search", *paths, "--study", "first", "--model", "cells")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "models:/cells@candidate" in done.stdout
+    topology.command("promote", "--model", "cells", "--force", "--why", "four sessions decide nothing")
+    topology.start("front")
+    with urllib.request.urlopen(f"http://127.0.0.1:{topology.ports['front']}/metrics", timeout=10) as answer:
+        assert 'microseg_model_info{alias="champion",model="cells",version="1"} 1.0' in answer.read().decode()
