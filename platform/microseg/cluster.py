@@ -35,6 +35,8 @@ RUN_ID = "MLFLOW_RUN_ID"
 # Where trials keep their state for all machines, see `microseg.search.state`.
 STORE = "MICROSEG_STORE"
 
+CREDENTIALS = "microseg-credentials"  # the actor that has them
+
 # What workers on other machines need to know of this one's environment; those of the same machine inherit it.
 CARRIED = (
     "AWS_",
@@ -66,9 +68,11 @@ def joined() -> Iterator[None]:
     with _kept(AUTH_MODE):
         with _kept(RUN_ID):
             os.environ.pop(RUN_ID, None)
-            _start()
+            local = _start()
         try:
+            keeper = None if local else _keeper()  # ends when nobody refers to it any more
             yield
+            del keeper
         finally:
             ray.shutdown()
 
@@ -85,8 +89,8 @@ def _kept(name: str) -> Iterator[None]:
             os.environ[name] = value
 
 
-def _start() -> None:
-    """Start Ray, or join it, without a word of its own."""
+def _start() -> bool:
+    """Start Ray, or join it, without a word of its own; say whether it is this machine's own."""
     import ray
 
     _forget_token()
@@ -106,6 +110,7 @@ def _start() -> None:
             "give host:port of its head, with RAY_AUTH_MODE=token if it asks for one, or unset it to stay on "
             "this machine"
         ) from error
+    return address == "local"
 
 
 def _forget_token() -> None:
@@ -128,14 +133,65 @@ def _knock(address: str) -> None:
 
 
 def carried_environment() -> dict[str, str]:
-    """Return what workers on other machines are given of this process's environment.
+    """Return what workers on other machines are given of this process's environment when they start.
 
-    They inherit that of the ``ray start`` of their machine otherwise. It holds the credentials of the
-    tracking server and of S3, if they are set; whoever may use the cluster can read them.
+    They inherit that of the ``ray start`` of their machine otherwise. Ray logs it, and writes it on their
+    command lines, so that credentials are not in it, see `take_credentials`.
     """
-    # With a store each machine has a folder of its own; Optuna is the driver's alone.
-    own = {"MICROSEG_OPTUNA_URL", *(["MICROSEG_HOME"] if os.environ.get(STORE) else [])}
-    carried = {name: os.environ[name] for name in os.environ if name.startswith(CARRIED) and name not in own}
+    carried = {name: value for name, value in _carried().items() if not _is_secret(name, value)}
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = os.pathsep.join(str(absolute(Path(entry))) for entry in entries if entry)
     return carried | ({"PYTHONPATH": paths} if paths else {})
+
+
+def _carried() -> dict[str, str]:
+    # With a store each machine has a folder of its own; Optuna is the driver's alone.
+    own = {"MICROSEG_OPTUNA_URL", *(["MICROSEG_HOME"] if os.environ.get(STORE) else [])}
+    return {name: os.environ[name] for name in os.environ if name.startswith(CARRIED) and name not in own}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Say whether nobody should read a variable: by its name, or as an address with a password in it."""
+    named = name.startswith("AWS_") or name.endswith(("PASSWORD", "TOKEN", "SECRET", "_KEY"))
+    return named or ("://" in value and "@" in urlsplit(value).netloc)
+
+
+def credentials() -> dict[str, str]:
+    """Return what a worker must not be started with, see `carried_environment`."""
+    return {name: value for name, value in _carried().items() if _is_secret(name, value)}
+
+
+class _Keeper:
+    """Hands credentials to workers, from memory to memory."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+
+    def values(self) -> dict[str, str]:
+        return self._values
+
+
+def _keeper() -> Any:
+    """Start an actor with this process's credentials beside it; only this driver's workers find it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kept = ray.remote(num_cpus=0)(_Keeper).options(name=CREDENTIALS, scheduling_strategy=here)
+    return kept.remote(credentials())
+
+
+def take_credentials() -> None:
+    """Take the driver's credentials into this worker's environment.
+
+    On a machine that the driver started Ray on itself there are none to take: they were inherited.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return
+    try:
+        keeper = ray.get_actor(CREDENTIALS)
+    except ValueError:
+        return
+    os.environ.update(ray.get(keeper.values.remote()))

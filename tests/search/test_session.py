@@ -70,7 +70,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch, form):
 
 def test_workers_elsewhere_get_what_they_need_and_no_more(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    given = {"MLFLOW_TRACKING_TOKEN": "t", "AWS_PROFILE": "lab", "MICROSEG_HOME": "/shared"}
+    given = {"MLFLOW_TRACKING_URI": "https://lab", "TF_X": "1", "MICROSEG_HOME": "/shared"}
     own = {"CUDA_VISIBLE_DEVICES": "3", "OMP_NUM_THREADS": "7", "HOME": "/home/me"}
     for name, value in (given | own).items():
         monkeypatch.setenv(name, value)
@@ -80,6 +80,18 @@ def test_workers_elsewhere_get_what_they_need_and_no_more(monkeypatch, tmp_path)
     assert carried["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "platform"), "/elsewhere"]
     monkeypatch.setenv("PYTHONPATH", "")
     assert "PYTHONPATH" not in carried_environment()
+
+
+def test_what_ray_logs_and_writes_on_command_lines_has_no_credentials(monkeypatch):
+    secret = {
+        "AWS_SECRET_ACCESS_KEY": "planted", "AWS_SESSION_TOKEN": "planted", "MLFLOW_TRACKING_PASSWORD": "planted",
+        "MLFLOW_TRACKING_TOKEN": "planted", "MLFLOW_FLASK_SERVER_SECRET_KEY": "planted",
+        "MLFLOW_TRACKING_URI": "https://me:planted@lab", "MLFLOW_S3_ENDPOINT_URL": "http://planted@store",
+    }  # fmt: skip
+    for name, value in secret.items():
+        monkeypatch.setenv(name, value)
+    assert "planted" not in str(carried_environment())
+    assert secret.items() <= cluster.credentials().items()
 
 
 def test_with_a_store_each_machine_has_its_own_folder_and_optuna_is_the_drivers_alone(monkeypatch):

@@ -20,9 +20,12 @@ def answered(status):
 def test_a_missing_permission_names_the_user_the_thing_and_the_server(monkeypatch, error):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://lab.org")
-    with pytest.raises(
-        MicrosegError, match=r"'anna' may not change the model 'x' on http://lab.org; .* EDIT$"
-    ), allowed("the model 'x'"):
+    with (
+        pytest.raises(
+            MicrosegError, match=r"'anna' may not change the model 'x' on http://lab.org; .* EDIT$"
+        ),
+        allowed("the model 'x'"),
+    ):
         raise error
 
 

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import microseg
+from microseg.cluster import take_credentials
 from microseg.data.manifest import Item, Manifest
 from microseg.data.open import open_dataset
 from microseg.data.options import DataOptions
@@ -75,6 +76,7 @@ def unfit(needs: Needs, version: str) -> str:
     """Say why no trial can be trained on this machine; nothing where one can."""
     if microseg.__version__ != version:
         return f"has microseg {microseg.__version__}, this one {version}; install the same on all machines"
+    take_credentials()
     missing = next((need for need in needs.paths if not need.path.exists()), None)
     if missing:
         return f"does not see {missing.path}; {missing.advice}"

@@ -11,6 +11,7 @@ import ray
 from mlflow import MlflowClient
 from ray import tune
 from ray.tune import PlacementGroupFactory
+from ray.tune.execution import class_cache
 from rich.console import Console
 
 from microseg.config import SearchConfig
@@ -34,6 +35,15 @@ def _asked(settings: Mapping[str, Any]) -> PlacementGroupFactory:
     """Return what a trial asks Ray for; it is decided when the trial is proposed."""
     share = settings["share"]
     return PlacementGroupFactory([{"CPU": share["cpu"], "GPU": share["gpu"], "memory": share["memory"]}])
+
+
+def _keep_keys_from_logs() -> None:
+    """Let Ray Tune tell workers no keys of S3: what it tells them is in Ray's logs and on command lines.
+
+    They inherit them, or take them, see `microseg.cluster.take_credentials`.
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 def run_trials(
@@ -72,6 +82,7 @@ def run_trials(
     if job.store:
         folder.mkdir(parents=True, exist_ok=True)
         job.mark.touch()
+    _keep_keys_from_logs()
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 
+from microseg.cluster import take_credentials
 from microseg.config import TrialConfig
 from microseg.search import incidents
 from microseg.search.incidents import TrialMemoryError
@@ -110,6 +111,7 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
     job : Job
         What all trials have in common.
     """
+    take_credentials()
     proposed = TrialConfig.model_validate(settings["config"])
     trial = TrialRun.model_validate(settings["trial"])
     with job.attempt(trial.name) as attempt:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import mlflow
 
 from microseg import runtime
+from microseg.cluster import take_credentials
 from microseg.data.streams import frugal
 from microseg.errors import MicrosegError, of_the_system
 from microseg.instances import Table
@@ -125,6 +126,7 @@ def prepared(work: Work) -> Segmenter:
     MicrosegError
         If it does not, or the model cannot be loaded or is another one here.
     """
+    take_credentials()
     runtime.load_tensorflow()
     runtime.threads(work.cores)
     for place in work.places:
