@@ -35,6 +35,8 @@ RUN_ID = "MLFLOW_RUN_ID"
 # Where trials keep their state for all machines, see `microseg.search.state`.
 STORE = "MICROSEG_STORE"
 
+LOCAL = "local"  # the address by which Ray starts on this machine alone
+
 CREDENTIALS = "microseg-credentials"  # the actor that has them
 
 # What workers on other machines need to know of this one's environment; those of the same machine inherit it.
@@ -68,9 +70,9 @@ def joined() -> Iterator[None]:
     with _kept(AUTH_MODE):
         with _kept(RUN_ID):
             os.environ.pop(RUN_ID, None)
-            local = _start()
+            _start()
         try:
-            keeper = None if local else _keeper()  # ends when nobody refers to it any more
+            keeper = _keeper() if _address() != LOCAL else None  # ends when nobody refers to it any more
             yield
             del keeper
         finally:
@@ -89,12 +91,16 @@ def _kept(name: str) -> Iterator[None]:
             os.environ[name] = value
 
 
-def _start() -> bool:
-    """Start Ray, or join it, without a word of its own; say whether it is this machine's own."""
+def _address() -> str:
+    return os.environ.get("RAY_ADDRESS") or LOCAL
+
+
+def _start() -> None:
+    """Start Ray, or join it, without a word of its own."""
     import ray
 
     _forget_token()
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    address = _address()
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
         _knock(address)
@@ -102,7 +108,7 @@ def _start() -> bool:
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(own if address == "local" else {"runtime_env": {"env_vars": carried_environment()}}),
+            **(own if address == LOCAL else {"runtime_env": {"env_vars": carried_environment()}}),
         )
     except (OSError, ValueError) as error:
         raise MicrosegError(
@@ -110,7 +116,6 @@ def _start() -> bool:
             "give host:port of its head, with RAY_AUTH_MODE=token if it asks for one, or unset it to stay on "
             "this machine"
         ) from error
-    return address == "local"
 
 
 def _forget_token() -> None:
