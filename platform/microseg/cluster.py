@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from microseg.data.files import absolute
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.runtime import MIB
 
 # Under `uv run` Ray would build a new environment for its workers.
@@ -115,6 +115,10 @@ def _start() -> None:
             f"RAY_ADDRESS is {address}, but no Ray cluster answers there ({str(error).splitlines()[0]}); "
             "give host:port of its head, with RAY_AUTH_MODE=token if it asks for one, or unset it to stay on "
             "this machine"
+        ) from error
+    except Exception as error:  # Ray reports a start that takes too long as a bare Exception
+        raise MicrosegError(
+            f"Ray did not start ({one_line(error)}); free cores and memory of this machine, and try again"
         ) from error
 
 

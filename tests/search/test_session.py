@@ -68,6 +68,19 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch, form):
     assert "\n" not in str(caught.value)
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    def late(**options):
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(session.ray, "init", late)
+    with (
+        pytest.raises(MicrosegError, match=r"^Ray did not start \(The current node timed out during"),
+        ray_session(),
+    ):
+        pass
+
+
 def test_workers_elsewhere_get_what_they_need_and_no_more(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     given = {"MLFLOW_TRACKING_URI": "https://lab", "TF_X": "1", "MICROSEG_HOME": "/shared"}
