@@ -203,7 +203,7 @@ def test_what_was_deleted_long_ago_is_purged_with_its_files_and_what_was_lately_
     assert garbage.purge(client, uri, 30) == 0
     client.restore_run(old.run.run_id)  # so it can be had back
     client.delete_run(old.run.run_id)
-    assert garbage.purge(client, uri, 0) >= 4  # and what other tests left
+    assert garbage.purge(client, uri, 0) >= len(old.ids)  # and what other tests left
     assert not any(Path(file).exists() for file in files)
     with pytest.raises(mlflow.MlflowException, match="not found"):
         client.get_run(old.run.run_id)
