@@ -104,6 +104,7 @@ np.save(sys.argv[3], probability)
 """
 
 
+@pytest.mark.slow
 def test_a_saved_network_is_served_by_a_process_that_never_built_one(plain, tmp_path, project):
     config = TrialConfig(model=component(), preprocess=Component(name="scale"), tile=16, overlap=0.25)
     card = ModelCard(

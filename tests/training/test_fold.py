@@ -305,6 +305,7 @@ def test_classes_with_ignored_pixels(tmp_path):
     assert np.all(np.isfinite(list(result.metrics.values())))
 
 
+@pytest.mark.slow
 def test_heads_borders_and_balanced_weights_train_together_on_instances(tmp_path):
     """What needs more than images, classes and one output: all of it in one training."""
     write_set(tmp_path)
@@ -327,7 +328,8 @@ def test_heads_borders_and_balanced_weights_train_together_on_instances(tmp_path
     assert result.metrics["val/hausdorff95_um"] == 0.5 * result.metrics["val/hausdorff95"]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains_and_serves_float32(data, tmp_path, precision):
     result = train_fold(config(precision=precision, epochs=1), data, FOLD, tmp_path, lambda _: None)
     model = keras.saving.load_model(result.model)

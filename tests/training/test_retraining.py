@@ -110,13 +110,14 @@ def test_a_loss_that_is_no_number_is_refused_and_leaves_nothing(data, dot, tmp_p
     assert not list(tmp_path.rglob("*.keras"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("monitor", "scores", "kept"),
     [
         ("val/dice", (0.9, 0.5), 5),
-        pytest.param("val/dice", (0.5, 0.9), 6, marks=pytest.mark.slow),
-        pytest.param("val/loss", (0.9, 0.5), 6, marks=pytest.mark.slow),
-        pytest.param("val/dice", (np.nan, 0.5), 6, marks=pytest.mark.slow),
+        ("val/dice", (0.5, 0.9), 6),
+        ("val/loss", (0.9, 0.5), 6),
+        ("val/dice", (np.nan, 0.5), 6),
     ],
 )
 def test_an_unsteady_last_epoch_is_passed_over(data, dot, monkeypatch, tmp_path, monitor, scores, kept):
