@@ -38,7 +38,7 @@ ROOM, STEP = 2**31, 2**26  # bytes that the workers may take together, bytes at 
 def train(settings, job):
     """What a worker does, where a whole batch needs more memory than there is."""
 
-    def training(config, trial, job, threads):
+    def training(config, trial, job, attempt, threads):
         taken = []
         while config.accumulation == 1 and len(taken) * STEP < 2 * ROOM:
             taken.append(bytearray(b"x" * STEP))
