@@ -180,7 +180,7 @@ def attempts(number) -> int:
 
 @pytest.fixture(autouse=True)
 def home(study, monkeypatch):
-    monkeypatch.setenv("MICROSEG_HOME", str(study[0].request.data.parent / "home"))
+    monkeypatch.setenv("MICROSEG_HOME", str(Path(study[0].request.data).parent / "home"))
 
 
 @pytest.mark.parametrize(
