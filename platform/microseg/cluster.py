@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from microseg.data.files import absolute
 from microseg.errors import MicrosegError, one_line
+from microseg.logs import names_secret
 from microseg.runtime import MIB
 
 # Under `uv run` Ray would build a new environment for its workers.
@@ -161,8 +162,7 @@ def _carried() -> dict[str, str]:
 
 def _is_secret(name: str, value: str) -> bool:
     """Say whether nobody should read a variable: by its name, or as an address with a password in it."""
-    named = name.startswith("AWS_") or name.endswith(("PASSWORD", "TOKEN", "SECRET", "_KEY"))
-    return named or ("://" in value and "@" in urlsplit(value).netloc)
+    return names_secret(name) or name.startswith("AWS_") or ("://" in value and "@" in urlsplit(value).netloc)
 
 
 def credentials() -> dict[str, str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from microseg.errors import one_line
+
 # Values of a document once all its aliases are written out: a manifest of a million images has fewer, while
 # ten lines of ten aliases each stand for ten thousand million.
 MOST = 20_000_000
@@ -47,7 +49,7 @@ def read_yaml_text(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(one_line(error)) from error
 
 
 def _read(loader: _Loader) -> Any:

@@ -42,9 +42,22 @@ def of_the_system(error: BaseException | None) -> bool:
     return False
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's text without line breaks, or what kind of error it is where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: object, longest: int | None = None) -> str:
+    """Return an error's text without line breaks, or what kind of error it is where it has none.
+
+    Parameters
+    ----------
+    error : object
+        An exception, or the reason that one gives.
+    longest : int, optional
+        Characters; what is behind them is cut off.
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, behind which others print traces, in 300 characters."""
+    return one_line(next(iter(str(error).strip().splitlines()), type(error).__name__), 300)
 
 
 def counted(number: int, noun: str) -> str:

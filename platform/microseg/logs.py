@@ -15,9 +15,14 @@ from microseg.errors import MicrosegError, did_you_mean
 FORMAT = "MICROSEG_LOG"
 HIDDEN = "***"
 
-_SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|_KEY$", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/@]+(?=@)")
 _SHORTEST = 6  # characters: a value such as "true" is no secret, and is in half of all lines
+
+
+def names_secret(variable: str) -> bool:
+    """Say whether the name of a variable of the environment tells that nobody should read its value."""
+    return bool(_SECRET_NAME.search(variable))
 
 
 def redacted(text: str) -> str:
@@ -26,7 +31,7 @@ def redacted(text: str) -> str:
     Those are the values of variables whose names say so, such as ``AWS_SECRET_ACCESS_KEY``.
     """
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
+        if len(value) >= _SHORTEST and names_secret(name):
             text = text.replace(value, HIDDEN)
     return _IN_ADDRESS.sub(HIDDEN, text)
 

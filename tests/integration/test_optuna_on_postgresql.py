@@ -9,7 +9,7 @@ from ray import cloudpickle
 
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
-from microseg.search import database
+from microseg.search import database, patience
 from microseg.search.trials import Trials, read_records
 from microseg.space import parse_space
 
@@ -27,7 +27,7 @@ def address(postgres, monkeypatch):
     """An empty database, which the environment names."""
     url = postgres.database("optuna")
     monkeypatch.setenv(database.URL, url)
-    monkeypatch.setattr(database, "WAITS", (0.3,) * 30)
+    monkeypatch.setattr(patience, "WAITS", (0.3,) * 30)
     return url
 
 

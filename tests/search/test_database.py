@@ -7,7 +7,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from microseg.errors import MicrosegError
-from microseg.search import database
+from microseg.search import database, patience
 from microseg.search.database import patient
 
 SECRET = "pl4nted"
@@ -36,7 +36,7 @@ class Asked:
 @pytest.fixture
 def waits(monkeypatch):
     slept = []
-    monkeypatch.setattr(database.time, "sleep", slept.append)
+    monkeypatch.setattr(patience.time, "sleep", slept.append)
     return slept
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from microseg.config import TrialConfig
 from microseg.errors import MicrosegError
-from microseg.search import incidents, state, worker
+from microseg.search import incidents, patience, state, worker
 from microseg.search.job import Job
 from microseg.search.state import SupersededError, fetch, forget, taken_over
 from microseg.storage import s3
@@ -67,7 +67,7 @@ class Store:
 def store(monkeypatch):
     made = Store()
     monkeypatch.setattr(s3, "client", lambda: made)
-    monkeypatch.setattr(state, "WAITS", (0, 0))
+    monkeypatch.setattr(patience, "WAITS", (0, 0))
     return made
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import keras
 
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.models import UNREADABLE, load_saved
 from microseg.models.saved import described, nodes
 
@@ -100,7 +100,7 @@ def _repair_file(copy: Path, path: Path) -> Any:
             config = _repaired(json.loads(text))
             file.attrs["model_config"] = json.dumps(config)
     except (OSError, ValueError, RecursionError) as error:
-        raise MicrosegError(f"{path}: a damaged HDF5 file ({' '.join(str(error).split())})") from error
+        raise MicrosegError(f"{path}: a damaged HDF5 file ({one_line(error)})") from error
     return config
 
 

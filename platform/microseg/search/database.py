@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,10 @@ from sqlalchemy.pool import NullPool
 
 from microseg.data.files import replacing
 from microseg.errors import MicrosegError, one_line
+from microseg.search.patience import patiently
 
 URL = "MICROSEG_OPTUNA_URL"
 KEY = "optuna.key"
-WAITS = (1, 2, 4, 8, 16, 32, 64, 120)  # seconds: as patient as with MLflow's server, some four minutes
 LIKE = "postgresql+psycopg://USER:PASSWORD@HOST:5432/DATABASE"
 
 # Of a connection that was lost in silence the system would tell after two hours.
@@ -196,19 +195,14 @@ def patient(method: Method) -> Method:
 
     @functools.wraps(method)
     def asked(*given: Any, **named: Any) -> Any:
-        waits = iter(WAITS)
-        while True:
-            try:
-                return method(*given, **named)
-            except (StorageInternalError, SQLAlchemyError) as error:
-                wait = next(waits, None)
-                if not away(error):
-                    raise
-                if wait is None:
-                    raise MicrosegError(
-                        f"the database of {URL} stays away ({_reason(error.__cause__ or error)}); nothing is "
-                        "lost: go on with --resume once it is back"
-                    ) from None
-                time.sleep(wait)
+        try:
+            return patiently(functools.partial(method, *given, **named), away)
+        except (StorageInternalError, SQLAlchemyError) as error:
+            if not away(error):
+                raise
+            raise MicrosegError(
+                f"the database of {URL} stays away ({_reason(error.__cause__ or error)}); nothing is "
+                "lost: go on with --resume once it is back"
+            ) from None
 
     return cast(Method, asked)

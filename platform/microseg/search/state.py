@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from microseg.cluster import STORE
 from microseg.errors import MicrosegError
-from microseg.search import incidents
+from microseg.search import incidents, patience
 from microseg.search.machines import scratch
 from microseg.storage import is_remote, store
 from microseg.storage.mirror import download, objects, remove
@@ -36,7 +36,6 @@ from microseg.storage.mirror import download, objects, remove
 CLAIM, READY = "claim.json", "ready.json"
 ORPHAN = 120  # seconds that Ray takes at most to end the workers of a driver that was killed
 SETTLE = 15.0  # seconds in which such a worker has written what it was about to write
-WAITS = (1, 2, 4, 8, 16, 32, 64, 120)  # seconds: a store that is away for four minutes loses nothing
 
 T = TypeVar("T")
 
@@ -140,20 +139,9 @@ def _numbers(found: Iterable[str]) -> set[int]:
     return {int(first) for first in (name.partition("/")[0] for name in found) if first.isdigit()}
 
 
-def patiently(act: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
-    """Do something on the store, again and again while it is away, for four minutes.
-
-    Raises
-    ------
-    MicrosegError
-        The last one, if it stays away.
-    """
-    for wait in WAITS:
-        try:
-            return act()
-        except MicrosegError:
-            sleep(wait)
-    return act()
+def patiently(act: Callable[[], T]) -> T:
+    """Do something on the store, again and again while it is away; the last `MicrosegError` is raised."""
+    return patience.patiently(act, lambda error: isinstance(error, MicrosegError))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microseg.data.files import read_bytes
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.serving.encoding import NPY, encode_npy
 
 
@@ -100,7 +100,7 @@ class Client:
         except urllib.error.HTTPError as error:
             raise MicrosegError(f"{self.url}: {_refusal(error)}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+            reason = one_line(getattr(error, "reason", None) or error)
             raise MicrosegError(
                 f"{self.url}: no answer ({reason}); check the address and that the server runs"
             ) from error

@@ -13,7 +13,7 @@ from microseg import runtime
 from microseg.components import bind
 from microseg.data.files import content_hash
 from microseg.data.preprocess import PREPROCESSING, output_channels
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, one_line
 from microseg.instances import Labels, Method, label_objects, method_of
 from microseg.models import UNREADABLE, grid_of, load_saved
 from microseg.serving.background import skipping_flat
@@ -240,5 +240,4 @@ def _load(path: Path) -> Any:
     try:
         return load_saved(path)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:250]
-        raise MicrosegError(f"{path}: not a network that can be loaded ({reason})") from error
+        raise MicrosegError(f"{path}: not a network that can be loaded ({one_line(error, 250)})") from error

@@ -10,18 +10,17 @@ from pathlib import Path, PurePosixPath
 
 import mlflow.pyfunc
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, first_line
 from microseg.serving.card import CARD
 from microseg.serving.packaging import package_copy, requirements
+from microseg.tracking import store
 
 _DIRECTORY = "artifacts/model"  # where `microseg.serving.packaging` has them, beside the code
 _META = "registered_model_meta"  # MLflow's name for the note of what was fetched from a registry
-_FAILURES = (MlflowException, OSError, ValueError, BotoCoreError, ClientError)
+FAILURES = (*store.FAILURES, ValueError)  # the latter of a proxy's page in place of JSON
 
 
 def fetch(model_uri: str, folder: Path) -> Path:
@@ -53,10 +52,9 @@ def fetch(model_uri: str, folder: Path) -> Path:
             )
         for name in sorted(name for name in names | {CARD} if name == CARD or name.endswith(".keras")):
             repository.download_artifacts(f"{_DIRECTORY}/{name}", str(folder))  # type: ignore[no-untyped-call]
-    except _FAILURES as error:
-        reason = str(error).strip().partition("\n")[0]
+    except FAILURES as error:
         raise MicrosegError(
-            f"{model_uri}: cannot be loaded ({reason}); check the name and the alias"
+            f"{model_uri}: cannot be loaded ({first_line(error)}); check the name and the alias"
         ) from error
     return folder / _DIRECTORY
 

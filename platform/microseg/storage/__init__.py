@@ -107,7 +107,7 @@ def state(uri: str) -> str:
     """
     bucket, key = s3.address(uri, needs_key=True)
     with s3.explained(uri):
-        entries = [entry for page in s3.pages(bucket, key, "") for entry in page.get("Contents", [])]
+        entries = s3.entries(bucket, key)
     inside = [entry for entry in entries if entry["Key"] == key or entry["Key"].startswith(f"{key}/")]
     lines = (f"{entry['Key']} {entry['Size']} {entry['ETag']}" for entry in inside)
     return content_hash(line.encode() for line in lines)

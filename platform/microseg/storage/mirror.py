@@ -31,7 +31,7 @@ def objects(uri: str) -> dict[str, str]:
     bucket, key = s3.address(uri.rstrip("/"), needs_key=False)
     prefix = f"{key}/" if key else ""
     with s3.explained(uri):
-        entries = [entry for page in s3.pages(bucket, prefix, "") for entry in page.get("Contents", [])]
+        entries = s3.entries(bucket, prefix)
     named = ((entry["Key"].removeprefix(prefix), entry["ETag"]) for entry in entries)
     return {name: tag for name, tag in named if name and not name.endswith("/")}  # else the mark of a folder
 

@@ -33,12 +33,13 @@ def address(uri: str, *, needs_key: bool) -> tuple[str, str]:
 
 def keys(bucket: str, prefix: str, delimiter: str = "/") -> list[str]:
     """Return the keys with a prefix and no further delimiter; some servers list a marker for the folder."""
-    return [
-        entry["Key"]
-        for page in pages(bucket, prefix, delimiter)
-        for entry in page.get("Contents", [])
-        if entry["Key"] != prefix or not prefix.endswith("/")
-    ]
+    found = (entry["Key"] for entry in entries(bucket, prefix, delimiter))
+    return [key for key in found if key != prefix or not prefix.endswith("/")]
+
+
+def entries(bucket: str, prefix: str, delimiter: str = "") -> list[dict[str, Any]]:
+    """Return what the server tells of each object under a prefix."""
+    return [entry for page in pages(bucket, prefix, delimiter) for entry in page.get("Contents", [])]
 
 
 def pages(bucket: str, prefix: str, delimiter: str) -> Iterable[dict[str, Any]]:

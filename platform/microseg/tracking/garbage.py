@@ -8,16 +8,14 @@ import logging
 import os
 from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from microseg.errors import MicrosegError, one_line
+from microseg.tracking.store import FAILURES
 
-BACKEND = (
-    "MLFLOW_BACKEND_STORE_URI"  # as for `mlflow server`; never an option, which every process could read
-)
+# As for `mlflow server`; never an option, which every process could read.
+BACKEND = "MLFLOW_BACKEND_STORE_URI"
 _PURGED = "has been permanently deleted"  # what MLflow prints for each
 
 
@@ -56,11 +54,10 @@ def purge(client: MlflowClient, database: str, days: int) -> int:
     # It repeats at length what ends up in one line here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(
-            said
-        ):  # in this process: the command line of another shows the password
+        with contextlib.redirect_stdout(said):
+            # In this process: the command line of another shows the password.
             gc.main([*arguments, "--tracking-uri", str(client.tracking_uri)], standalone_mode=False)
-    except (MlflowException, SQLAlchemyError, OSError, BotoCoreError, ClientError) as error:
+    except (*FAILURES, SQLAlchemyError) as error:
         reason = _without_secrets(one_line(error), database)[:300]
         raise MicrosegError(
             f"mlflow gc ended with: {reason}; check {BACKEND}, that database and files can be reached; what "

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from microseg.errors import MicrosegError
 from microseg.tracking.fold import HAS_PICTURES
+from microseg.tracking.store import FAILURES
 
 NETWORK, PICTURES = "model", "images"  # the folders among the artifacts of a fold
 REMOVED = "microseg.removed."  # with a folder's name: the tag that says why it is no longer there
-# What a store of artifacts raises: files and requests, MLflow's server, S3.
-_REFUSALS = (OSError, MlflowException, BotoCoreError, ClientError)
 
 
 def remove(client: MlflowClient, run: Run, folders: Iterable[str], why: str) -> None:
@@ -47,7 +44,7 @@ def remove(client: MlflowClient, run: Run, folders: Iterable[str], why: str) -> 
             repository.delete_artifacts(folder)  # type: ignore[no-untyped-call]
             if repository.list_artifacts(folder):  # S3 answers a refusal as it does a success
                 raise MicrosegError(f"{run.info.artifact_uri}: '{folder}' is still there after its deletion")
-    except _REFUSALS as error:
+    except FAILURES as error:
         raise MicrosegError(f"{run.info.artifact_uri}: {str(error).splitlines()[0]}") from error
     if asked:
         client.log_batch(run.info.run_id, tags=[RunTag(REMOVED + folder, why) for folder in asked])
@@ -65,7 +62,7 @@ def artifact_bytes(client: MlflowClient, run: Run) -> int:
     """
     try:
         return _bytes(_repository(client, run), None)
-    except _REFUSALS as error:
+    except FAILURES as error:
         raise MicrosegError(f"{run.info.artifact_uri}: {str(error).splitlines()[0]}") from error
 
 

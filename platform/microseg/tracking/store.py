@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from microseg.errors import MicrosegError, one_line
 
 EXPERIMENT = "microseg"
+# What MLflow raises where a server refuses or is away: requests and files, its own server, S3.
+FAILURES = (MlflowException, OSError, BotoCoreError, ClientError)
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 # MLflow's client asks a server that is away again after 0, 2, 4, 8, ... seconds: 8 times are four minutes.
 SETTINGS = {

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 import mlflow
-from botocore.exceptions import BotoCoreError, ClientError
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, first_line
 from microseg.serving.front import launch
 from microseg.serving.front.options import FrontOptions
+from microseg.serving.stored import FAILURES
 
 _EXAMPLE = "serving_input_example.json"  # MLflow's name for the body of a request that it stores with a model
-# What fails where a server is away; a proxy's page in place of JSON is a ValueError.
-_FAILURES = (MlflowException, OSError, ValueError, BotoCoreError, ClientError)
 
 
 class Model(Protocol):
@@ -56,10 +53,10 @@ class RegisteredModel:
         """
         try:
             found = self._client.get_registered_model(self._options.name)
-        except _FAILURES as error:
+        except FAILURES as error:
             if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            raise MicrosegError(f"the registry does not answer ({_first_line(error)})") from error
+            raise MicrosegError(f"the registry does not answer ({first_line(error)})") from error
         version = found.aliases.get(self._options.alias)
         return None if version is None else str(version)
 
@@ -77,9 +74,9 @@ class RegisteredModel:
                 return Path(
                     download_artifacts(artifact_uri=f"{uri}/{_EXAMPLE}", dst_path=folder)
                 ).read_bytes()
-        except _FAILURES as error:
+        except FAILURES as error:
             raise MicrosegError(
-                f"{uri}: its {_EXAMPLE} cannot be fetched ({_first_line(error)}); "
+                f"{uri}: its {_EXAMPLE} cannot be fetched ({first_line(error)}); "
                 "register the model with microseg, and see that its artifacts are reachable"
             ) from error
 
@@ -99,7 +96,3 @@ class RegisteredModel:
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
