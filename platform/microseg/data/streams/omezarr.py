@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from microseg.data.images import Array
+from microseg.data.streams.codecs import bounded
 from microseg.data.streams.image import Facts, Plane
 from microseg.data.streams.ngff import ome_attributes, read_multiscales
 from microseg.errors import MicrosegError
@@ -40,7 +41,7 @@ class ZarrBlocks:
     MicrosegError
         If the folder holds no image or several, or the axes are not known.
     ValueError
-        As zarr raises for damaged metadata and unknown codecs.
+        As zarr raises for damaged metadata and unknown codecs, and `bounded` for others.
     """
 
     shape: tuple[int, int, int]
@@ -50,7 +51,7 @@ class ZarrBlocks:
     def __init__(self, path: Path, axes: str | None) -> None:
         array, letters, scale, ngff = _image(path, axes)
         sizes = dict(zip(letters, array.shape, strict=True))
-        self._array, self._letters = array, letters
+        self._array, self._letters = bounded(array), letters
         self.shape = (sizes["y"], sizes["x"], sizes.get("c", 1))
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
         self.planes = {axis: sizes[axis] for axis in "tz" if sizes.get(axis, 1) > 1}
