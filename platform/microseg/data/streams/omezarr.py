@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
 from microseg.data.images import Array
 from microseg.data.streams.codecs import bounded
@@ -24,10 +27,24 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in ZARR_MARKS)
 
 
+class _Files(LocalStore):
+    """A folder of which only files are read: a device or a pipe may have no end."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        path = self.root / key
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{key} is no file")
+        return await super().get(key, prototype, byte_range)
+
+
 class ZarrBlocks:
     """The full resolution of an image; what its chunks hold of other planes is decoded again for each.
 
-    A chunk that is not in the folder has the fill value of the array, as Zarr defines it.
+    A chunk that is not in the folder has the fill value of the array, as Zarr defines it. No path in the
+    metadata leads out of the folder. Links of the file system do as everywhere: who can make them reads
+    what they lead to anyhow, and `microseg.storage` makes none.
 
     Parameters
     ----------
@@ -82,7 +99,7 @@ class ZarrBlocks:
 
 def _image(path: Path, axes: str | None) -> tuple[Any, str, Mapping[str, float], str | None]:
     """Find an image's array: its axes as letters, its scale, and the version of its metadata."""
-    node = zarr.open(path, mode="r")
+    node = zarr.open(_Files(path, read_only=True), mode="r")
     if isinstance(node, zarr.Array):
         return node, _array_axes(node, axes, path), {}, None
     facts = ome_attributes(node.attrs)
