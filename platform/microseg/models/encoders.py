@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, Field
 from microseg.config import did_you_mean
 from microseg.errors import MicrosegError, one_line
 from microseg.models.blocks import BATCH_MOMENTUM, Tensor
+from microseg.models.saved import UNREADABLE, check_file
 
 Freeze = Annotated[int, Field(ge=0)] | bool
 InputScaling = Literal["auto", "imagenet", "none"]
@@ -121,12 +123,27 @@ def _known_encoder(value: str) -> str:
 
 
 def _known_weights(value: str) -> str:
-    """Refuse a weights file that is not there before anything is trained."""
+    """Refuse a weights file that is not there, or hostile, before anything is trained."""
     if value in ("none", "imagenet"):
         return value
-    if not Path(value).is_absolute() or not Path(value).is_file():
+    path = Path(value)
+    if not path.is_absolute() or not path.is_file():
         raise ValueError("allowed: none, imagenet, or the absolute path of a local weights file")
+    state = path.stat()
+    problem = _problem(path, state.st_mtime_ns, state.st_size)
+    if problem:
+        raise ValueError(f"no file of weights as Keras writes it ({problem}); save the weights anew")
     return value
+
+
+@functools.lru_cache(maxsize=64)  # a space asks for each of its branches
+def _problem(path: Path, _changed: int, _size: int) -> str:
+    """Say why a file is not loaded; nothing where it may be."""
+    try:
+        check_file(path)
+    except UNREADABLE as error:
+        return one_line(error)
+    return ""
 
 
 EncoderName = Annotated[str, AfterValidator(_known_encoder)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -55,13 +57,29 @@ def load_saved(path: Path) -> keras.Model:
     UNREADABLE
         If the file is damaged, hostile, or no network that this Keras knows; the text says which.
     """
+    check_file(path)
+    # Variables that wait for their values are listed per thread: those of a refused file end with it.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_load, path).result()
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file of a network, or of weights alone, that is not what Keras writes.
+
+    Parameters
+    ----------
+    path : Path
+        See `load_saved`.
+
+    Raises
+    ------
+    UNREADABLE
+        If it brings code, refers to other files, or asks for more than it stores; the text says which.
+    """
     if path.suffix == ".keras":
         _check_archive(path)
     else:
         _check_hdf5(path)
-    # Variables that wait for their values are listed per thread: those of a refused file end with it.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_load, path).result()
 
 
 def nodes(config: Any) -> Iterator[dict[str, Any]]:
@@ -102,8 +120,8 @@ def _check_archive(path: Path) -> None:
         weights = archive.getinfo(WEIGHTS)
         if weights.compress_type != zipfile.ZIP_STORED:
             raise ValueError("its weights are compressed, which Keras never does")
-        with archive.open(weights) as file:
-            _check_hdf5(file)
+        # HDF5 jumps about, and an archive reads its member anew for each jump back: a minute, else a second.
+        _check_hdf5(io.BytesIO(archive.read(weights)))
 
 
 def described(archive: zipfile.ZipFile) -> Any:
@@ -137,14 +155,26 @@ def check_description(config: Any) -> None:
 
 def _check_hdf5(file: Any) -> None:
     """Refuse weights that are larger than what is stored of them, or lie in another file."""
+    size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+    stored = 0
 
     def check(name: str, item: Any) -> None:
+        nonlocal stored
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
                 raise ValueError(f"its weights '{name}' lie in another file")
             if item.id.get_storage_size() < item.nbytes:
                 raise ValueError(f"it stores less than the {item.nbytes} bytes of its weights '{name}'")
+            stored += item.nbytes  # of several that share one place each counts
+
+    def outside(name: str, link: Any) -> str | None:
+        return name if isinstance(link, h5py.ExternalLink) else None
 
     with h5py.File(file) as opened:
+        found = opened.visititems_links(outside)
+        if found is not None:
+            raise ValueError(f"its weights '{found}' lie in another file")
         opened.visititems(check)
+        if stored > size:
+            raise ValueError(f"it has {size} bytes, but asks for {stored} bytes of weights")
         check_description(json.loads(opened.attrs.get("model_config", "{}")))
