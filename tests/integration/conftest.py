@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
-from services import Postgres, TrackingServer
+from services import Postgres, TrackingServer, tiny_space
+
+from microseg.data.synthetic import write_demo
 
 
 class Desk:
@@ -25,6 +28,12 @@ class Desk:
         self.env |= {"PYTHONPATH": str(project / "platform"), "MLFLOW_DISABLE_TELEMETRY": "true"}
         # Ray's workers give way to everything else: beside other tests they would wait for minutes.
         self.env["RAY_worker_niceness"] = "0"
+
+    def begin(self, study: str = "first", **changes: object) -> tuple[str, ...]:
+        """Write images and a `tiny_space`; return the words of its search."""
+        write_demo(self.folder / "cells", images=12, sessions=8)
+        (self.folder / "space.yaml").write_text(yaml.safe_dump(tiny_space(**changes)))
+        return "search", "--data", "cells", "--space", "space.yaml", "--study", study
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "microseg", *arguments]

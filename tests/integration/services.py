@@ -2,6 +2,7 @@
 
 What a test wants of them are the fixtures ``postgres``, ``s3_server`` and ``auth_server`` of the integration tests
 (``s3_server`` of all tests). Their passwords are in no command line: everybody may read the list of processes.
+Ray's nodes are `Machine`, and a search that takes seconds is `tiny_space`.
 """
 
 import json
@@ -25,7 +26,25 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from microseg.config import SearchConfig
+
 PATIENCE = 60  # seconds until a server answers: two cores, other tests beside it
+
+
+def tiny_space(**changes: object) -> dict:
+    """Return a search of two trials that train for seconds; a change that is no option of it is of its space."""
+    space: dict[str, object] = {
+        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
+        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
+        "augment": {"name": "none"},
+        "tile": 32,
+        "epochs": 2,
+        "steps_per_epoch": 4,
+    }
+    search = {"trials": 2, "folds": 2, "asha": None, "race": None, "space": space}
+    for name, value in changes.items():
+        (search if name in SearchConfig.model_fields else space)[name] = value
+    return search
 
 
 def free_ports(count: int) -> list[int]:
@@ -55,6 +74,7 @@ class Service:
         self.folder = folder
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.took = 0.0  # seconds to start
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -67,15 +87,17 @@ class Service:
 
     def start(self, **how: object) -> None:
         """Start it, and return when it answers."""
+        began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(), env=os.environ | self.environment(), cwd=self.folder, stdout=log, stderr=log,
                 start_new_session=True, **how,
             )  # fmt: skip
-        deadline = time.monotonic() + PATIENCE
         while not self.ready():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()[-3000:]
+            late = time.monotonic() > began + PATIENCE
+            assert self.process.poll() is None and not late, self.log.read_text()[-3000:]
             time.sleep(0.2)
+        self.took = time.monotonic() - began
 
     def signal(self, number: int) -> None:
         os.killpg(self.process.pid, number)
@@ -94,9 +116,9 @@ class Service:
             self.process.wait(30)
 
     def outage(self, seconds: float) -> None:
-        """Be away for a while: connections are refused, and those that were open are gone."""
+        """Be away for so long, its start included: connections are refused, and those that were open are gone."""
         self.stop()
-        time.sleep(seconds)
+        time.sleep(max(seconds - self.took, 0.0))
         self.start()
 
 
@@ -325,3 +347,86 @@ class TrackingServer(Service):
         word = password or secrets.token_hex(12)
         self.ask("POST", "2.0/mlflow/users/create", username=name, password=word)
         return self.variables(name, word)
+
+
+# A head asks for a token where a local Ray has left one (ray 2.60); whoever joins by an address has to be told.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+_APART = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def may_live_apart() -> bool:
+    """Say whether this user may give a machine namespaces of its own."""
+    return subprocess.run([*_APART, "hostname", "apart"], capture_output=True).returncode == 0
+
+
+class Machine:
+    """A node of a Ray cluster, as ``ray start`` makes it: it knows nothing of who will use it.
+
+    Parameters
+    ----------
+    name : str
+        Its own, where it lives apart.
+    home : Path
+        Its folder, which is made, with its ``log``.
+    env : mapping
+        What it takes its programs, home and niceness from.
+    options : str
+        More words for ``ray start``.
+    """
+
+    def __init__(self, name: str, home: Path, env: Mapping[str, str], *options: str) -> None:
+        self.name, self.home, self.log = name, home, home / "log"
+        home.mkdir()
+        self._command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
+            *("--num-gpus=0", f"--object-store-memory={100 * 2**20}", "--min-worker-port=0"),
+            *("--max-worker-port=0", f"--dashboard-agent-listen-port={free_ports(1)[0]}", *options),
+        ]
+        kept = {name: env[name] for name in ("PATH", "HOME", "RAY_worker_niceness")}
+        self._env = kept | TOKEN | {"MICROSEG_HOME": str(home / "microseg")}
+
+    @classmethod
+    def head(cls, name: str, home: Path, env: Mapping[str, str], folder: Path, cores: int) -> "Machine":
+        """Return the first machine of a cluster, whose `address` the others join.
+
+        ``folder`` is for Ray's sockets, whose paths may have 107 characters.
+        """
+        port, client_port = free_ports(2)
+        made = cls(
+            name, home, env, "--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false",
+            "--node-ip-address=127.0.0.1", f"--ray-client-server-port={client_port}", f"--num-cpus={cores}",
+        )  # fmt: skip
+        made.address = f"127.0.0.1:{port}"
+        return made
+
+    def start(self, *hidden: Path) -> None:
+        """Start it; where folders are ``hidden`` from it, apart: it ends with all its processes."""
+        command = self._command
+        if hidden:
+            mounts = " && ".join(f"mount -t tmpfs none {folder}" for folder in hidden)
+            command = [*_APART, "sh", "-c", f'hostname {self.name} && {mounts} && exec "$@"', "sh", *command]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, cwd=self.home, env=self._env, start_new_session=True, stdout=out, stderr=out
+            )
+        deadline = time.monotonic() + 2 * PATIENCE
+        while "Ray runtime started" not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End it at once, with all its processes where it lives apart, as a machine that loses power."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(30)
+
+    def stop(self) -> None:
+        """Let Ray end what it started, and no other Ray; a machine apart has a system of its own for that."""
+        if self.process.args[0] == _APART[0]:
+            self.kill()
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()

@@ -8,7 +8,6 @@ import threading
 import time
 
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from microseg import storage
@@ -17,32 +16,6 @@ from microseg.tracking import tree
 
 pytestmark = pytest.mark.slow
 
-SPACE = {
-    "trials": 2,
-    "folds": 2,
-    "asha": None,
-    "race": None,
-    "space": {
-        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
-        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
-        "augment": {"name": "none"},
-        "tile": 32,
-        "epochs": 2,
-        "steps_per_epoch": 4,
-    },
-}
-
-
-@pytest.fixture
-def desk(tmp_path, desk_in, auth_server, postgres, s3_server):
-    """A desk with images, where all servers are used."""
-    desk = desk_in(tmp_path)
-    desk.env |= s3_server.variables | auth_server.variables()
-    desk.env["MICROSEG_OPTUNA_URL"] = postgres.database("optuna")
-    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    return desk
-
 
 def wait_for(path, process):
     while not path.exists():
@@ -50,24 +23,43 @@ def wait_for(path, process):
         time.sleep(0.1)
 
 
-def test_a_study_outlives_every_server_being_away(desk, auth_server, postgres, s3_server, monkeypatch):
-    """PostgreSQL, which MLflow's server needs too, for a minute; then S3 and MLflow's server for seconds."""
-    process = desk.start("search", "--data", "cells", "--space", "space.yaml", "--study", "first")
-    trial = desk.folder / ".microseg/studies/first/trial-000"
-    wait_for(trial / "fold-0/result.json", process)
-    postgres.outage(60)
-    wait_for(trial / "fold-1/result.json", process)
-    for server in (s3_server, auth_server):
-        server.outage(5)
-    out, err = process.communicate(timeout=480)
-    assert process.returncode == 0, out + err
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, desk_in, auth_server, postgres, s3_server):
+    """A study that another process wants to run too, and during which each server is away for a minute.
 
+    PostgreSQL, which MLflow's server needs too, is away together with S3, which is so for ten seconds more;
+    then MLflow's server.
+    """
+    desk = desk_in(tmp_path_factory.mktemp("desk"))
+    desk.env |= s3_server.variables | auth_server.variables()
+    desk.env["MICROSEG_OPTUNA_URL"] = postgres.database("optuna")
+    process, study = desk.start(*desk.begin()), desk.folder / ".microseg/studies/first"
+    wait_for(study / "study.json", process)
+    other = desk.start("search", "--study", "first", "--resume")
+    wait_for(study / "trial-000/fold-0/result.json", process)
+    s3_server.stop()
+    postgres.outage(60)
+    time.sleep(10)
+    s3_server.start()
+    wait_for(study / "trial-000/fold-1/result.json", process)
+    auth_server.outage(60)
+    assert process.poll() is None, "the study was at its end before every server had been away"
+    desk.said, desk.told = process.communicate(timeout=480), other.communicate(timeout=480)
+    assert (process.returncode, other.returncode) == (0, 2), desk.said + desk.told
+    return desk
+
+
+@pytest.fixture
+def client(auth_server, monkeypatch):
+    for name, value in auth_server.variables().items():
+        monkeypatch.setenv(name, value)
+    return MlflowClient()
+
+
+def test_a_study_outlives_every_server_being_away(desk, client, postgres):
     with postgres.connect("optuna") as database:
         states = database.execute("SELECT state FROM trials").fetchall()
     assert states == [("COMPLETE",)] * 2
-    for name, value in auth_server.variables().items():
-        monkeypatch.setenv(name, value)
-    client = MlflowClient()
     study = find_study(client, "first")
     runs = list(tree.search(client, study.info.experiment_id, "tags.`microseg.level` != 'study'"))
     expected = [f"trial-00{n}{fold}" for n in range(2) for fold in ("", "/fold-1", "/fold-2")]
@@ -80,13 +72,7 @@ def test_a_study_outlives_every_server_being_away(desk, auth_server, postgres, s
 
 
 def test_of_two_who_run_one_study_at_once_one_is_told(desk):
-    given = "search", "--data", "cells", "--space", "space.yaml", "--study", "same"
-    first = desk.start(*given)
-    wait_for(desk.folder / ".microseg/studies/same/study.json", first)
-    said = desk.run("search", "--study", "same", "--resume", code=2)
-    assert "study 'same' is being run by another process; wait for its end" in said
-    out, err = first.communicate(timeout=480)
-    assert first.returncode == 0, out + err
+    assert "study 'first' is being run by another process; wait for its end" in desk.told[1]
 
 
 class Unreliable(http.server.BaseHTTPRequestHandler):

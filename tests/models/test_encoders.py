@@ -17,9 +17,20 @@ from microseg.models.encoders import ENCODERS, PLAIN, adapt, input_scaling, leve
 QUICK = ("vgg16", "mobilenet_v3_small")
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406], "float32"), np.array([0.229, 0.224, 0.225], "float32")
 
-every = pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
-)
+# Wider and deeper by the same code of Keras, with levels of the same names.
+LARGER = {f"efficientnet_b{number}": "efficientnet_b0" for number in range(1, 8)}
+LARGER |= {f"efficientnet_v2_b{number}": "efficientnet_v2_b0" for number in range(1, 4)}
+LARGER |= {f"efficientnet_v2_{size}": "efficientnet_v2_s" for size in "ml"}
+KINDS = [name for name in ENCODERS if name not in LARGER]
+
+
+def over(names):
+    """Return a mark: the tests of an encoder one after the other, so that they share a network."""
+    marked = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked, scope="module")
+
+
+every, kinds = over([*KINDS, *LARGER]), over(KINDS)
 
 
 def component(**params):
@@ -45,11 +56,8 @@ def whole(name):
     return load_encoder(name, None, "none")
 
 
-@every
-@pytest.mark.parametrize("depth", [2, None])
-def test_every_level_has_exactly_the_size_that_its_stride_says(name, depth):
-    strides = level_strides(name, depth)
-    network = load_encoder(name, depth, "none") if depth else whole(name)
+def assert_exact(network, strides):
+    """Every level of a network has exactly the size that its stride says."""
     height, width = 3 * strides[-1], 5 * strides[-1]
     shapes = network.compute_output_shape((1, height, width, 3))
     assert [shape[1:3] for shape in shapes] == [(height // step, width // step) for step in strides]
@@ -59,6 +67,16 @@ def test_every_level_has_exactly_the_size_that_its_stride_says(name, depth):
 
 
 @every
+def test_every_level_has_exactly_the_size_that_its_stride_says(name):
+    assert_exact(whole(name), level_strides(name, None))
+
+
+@kinds
+def test_so_have_the_first_levels_alone(name):
+    assert_exact(load_encoder(name, 2, "none"), level_strides(name, 2))
+
+
+@kinds
 def test_levels_do_not_depend_on_what_the_process_built_before(name):
     networks = [whole(name), load_encoder(name, None, "none")]
     networks[1].set_weights(networks[0].get_weights())
@@ -74,7 +92,7 @@ def test_what_prediction_normalises_by_follows_within_an_epoch_of_a_small_set(na
     assert norms or name.startswith(("vgg", "convnext"))
 
 
-@every
+@kinds
 def test_saved_encoder_loads_without_custom_objects(name, tmp_path):
     network = whole(name)
     network.save(tmp_path / "encoder.keras")
@@ -100,7 +118,7 @@ def pretrained(name, path):
     network.save_weights(path)
 
 
-@every
+@kinds
 def test_input_is_what_the_imagenet_weights_were_trained_on(name, tmp_path, monkeypatch):
     path = tmp_path / "encoder.weights.h5"
     pretrained(name, path)
@@ -119,6 +137,13 @@ def test_input_is_what_the_imagenet_weights_were_trained_on(name, tmp_path, monk
         ours = run(keras.layers.MaxPooling2D(2), ours)[0]
     assert expected.std() > 0.0
     np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("larger", "kind"), LARGER.items())
+def test_a_larger_encoder_differs_from_one_of_its_kind_in_nothing_but_what_builds_it(larger, kind):
+    builders = [ENCODERS[name].build for name in (larger, kind)]
+    assert builders[0] is not builders[1] and builders[0].__module__ == builders[1].__module__
+    assert ENCODERS[larger]._replace(build=None) == ENCODERS[kind]._replace(build=None)
 
 
 def test_scaling_is_of_imagenet_with_weights_unless_said_otherwise():
