@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from microseg import registry
+from microseg import registry, storage
 from microseg.data.images import read_labels, write_image
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
@@ -83,6 +83,31 @@ def test_the_truth_itself_has_perfect_scores_as_data_set_and_as_folder_of_masks(
         assert list(one.scores.values()) == pytest.approx([1.0] * 8), one
         assert set(one.scores) == {"dice", "iou", "mcc", "boundary_f1", "ap", "ap50", "ap75", "pq"}
     assert [one.group for one in whole.table] == [one.image.partition("-")[0] for one in whole.table]
+
+
+def test_truth_and_predictions_are_read_from_s3(lab, tmp_path, s3_server, monkeypatch, called):
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    s3_server.bucket("scores")
+    storage.store_folder(lab.data, "s3://scores/sets/cells")
+    storage.store_folder(write(tmp_path / "found", shifted(1), "_cp_masks.png"), "s3://scores/cellpose/cells")
+    here = score(ask(lab, tmp_path / "found", "here"))
+    options = ["--mask-kind", "instance", "--group-regex", r"^s\d"]
+    for name, truth in (("there", "s3://scores/sets/cells"), ("masks", "s3://scores/sets/cells/masks")):
+        arguments = ["--truth", truth, "--prediction", "s3://scores/cellpose/cells", "--name", name, *options]
+        code, _, error = called("score", *arguments)
+        assert code == 0, error
+        there = scores.recorded(lab.client, name)
+        assert (there.table, there.files) == (here.table, here.files)
+    for truth, prediction in (
+        ("s3://scores/none", "s3://scores/cellpose/cells"),
+        (lab.data, "s3://scores/none"),
+    ):
+        code, _, error = called(
+            "score", "--truth", truth, "--prediction", prediction, "--name", "none", *options
+        )
+        assert code == 2 and error.count("\n") == 1
+        assert "s3://scores/none: no objects there; check the name, upper and lower case count" in error
 
 
 def test_scores_are_kept_as_a_run_with_a_table_and_read_back_as_they_were(lab, tmp_path):

@@ -73,8 +73,10 @@ def _listed(text: str) -> tuple[str, ...]:
 @app.command()
 @data_options
 def score(
-    truth: Annotated[Path, typer.Option(help="Data set, or folder of true masks.")],
-    prediction: Annotated[Path, typer.Option(help="Folder of masks to score: PNG, TIFF or NPY.")],
+    truth: Annotated[str, typer.Option(help="Data set, or folder of true masks: a path or s3:// URI.")],
+    prediction: Annotated[
+        str, typer.Option(help="Folder of masks to score (PNG, TIFF or NPY): a path or s3:// URI.")
+    ],
     name: Annotated[str, typer.Option(help="Name under which the scores are kept, such as cellpose-3.")],
     part: Annotated[
         str, typer.Option(help="Which images count: all, or the holdout that searches have set aside.")

@@ -13,8 +13,7 @@ from microseg.data.manifest import Item, Manifest
 from microseg.data.masks import interpret
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
-from microseg.storage import is_remote
-from microseg.storage.mirror import mirror
+from microseg.storage.mirror import local
 
 __all__ = ["FORMATS", "DataOptions", "open_dataset"]
 
@@ -59,7 +58,7 @@ def open_dataset(place: str | Path, options: DataOptions, cache: Path) -> Manife
         In one line, naming the file, if anything in the data set cannot be used.
     """
     cache = absolute(cache)
-    source = mirror(str(place), cache) if is_remote(str(place)) else absolute(Path(place))
+    source = local(place, cache)
     ledger = Ledger(cache, str(source))
     listing = _format(source).read(source, options, ledger)
     if not listing.entries:

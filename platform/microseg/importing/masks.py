@@ -12,7 +12,7 @@ import numpy as np
 
 from microseg.data.entries import Entry, apply_group_regex, image_files, join_table, refuse_repeats
 from microseg.data.facts import Ledger, whole_labels
-from microseg.data.files import absolute, read_bytes
+from microseg.data.files import read_bytes
 from microseg.data.folders import MASK_SUFFIXES
 from microseg.data.images import READABLE, Array, decode_labels, is_lossy
 from microseg.data.manifest import Item, Manifest
@@ -20,6 +20,7 @@ from microseg.data.masks import interpret
 from microseg.data.open import FORMATS, open_dataset
 from microseg.data.options import DataOptions
 from microseg.errors import MicrosegError
+from microseg.storage.mirror import local
 
 _TOOLS = ("_cp_masks", "_seg", "_pred", "_prediction", "_predictions", "_segmentation", *MASK_SUFFIXES)
 _MOSTLY_WHOLE = 0.8  # of labels, in label maps: as when the masks of a data set are read
@@ -36,15 +37,24 @@ class Meaning(NamedTuple):
     objects: bool = False
 
 
-def open_truth(source: Path, options: DataOptions, cache: Path) -> Manifest:
+def open_truth(place: str | Path, options: DataOptions, cache: Path) -> Manifest:
     """Open the truth: a data set, or a folder of masks alone, whose items then have the mask as their image.
+
+    Parameters
+    ----------
+    place : str or Path
+        A local path, or an ``s3://`` URI of a folder or table, which is copied to the cache.
+    options : DataOptions
+        What the files do not say themselves.
+    cache : Path
+        Folder on this machine.
 
     Raises
     ------
     MicrosegError
         If it is neither, or its masks cannot be used.
     """
-    source = absolute(source)
+    source = local(place, cache)
     if not source.is_dir() or any(known.recognise(source) for known in FORMATS.values()):
         return open_dataset(source, options, cache)
     files = image_files(source)

@@ -23,6 +23,7 @@ from microseg.importing.masks import Meaning, match, meaning, open_truth, read_m
 from microseg.metrics import better
 from microseg.scoring import Difference, ImageScores, difference, score_objects, score_pixels
 from microseg.storage import cache, home
+from microseg.storage.mirror import local
 from microseg.tracking import store
 from microseg.tracking.scores import FileHashes, Scored, record, recorded
 
@@ -32,12 +33,12 @@ PART = "microseg.part"
 class ScoreRequest(Strict):
     """What is to be scored, and as what it is kept.
 
-    ``part`` of a data set counts: all images, or those that its searches have set aside; ``suffix`` ends
+    ``truth`` and ``prediction`` are local paths or ``s3://`` URIs. ``part`` of a data set counts: all images, or those that its searches have set aside; ``suffix`` ends
     the names of the files that count; ``threshold`` is where foreground begins in the predicted masks.
     """
 
-    truth: Path
-    prediction: Path
+    truth: str | Path
+    prediction: str | Path
     name: str = Field(min_length=1)
     options: DataOptions = DataOptions()
     part: Literal["all", "holdout"] = "all"
@@ -61,7 +62,7 @@ def score(request: ScoreRequest) -> Scored:
     """
     truth = open_truth(request.truth, request.options, cache())
     items = _part(truth, request.part)
-    found, extra = match(request.prediction, items, request.suffix)
+    found, extra = match(local(request.prediction, cache()), items, request.suffix)
     missing = [item.name for item in items if item.name not in found]
     if missing and not request.missing_as_empty:
         raise MicrosegError(

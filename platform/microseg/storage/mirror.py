@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from microseg.data.files import content_hash, replacing
+from microseg.data.files import absolute, content_hash, replacing
 from microseg.errors import MicrosegError
 from microseg.storage import s3
 
@@ -115,6 +115,29 @@ def mirror(uri: str, cache: Path) -> Path:
     with FileLock(place / "lock"):
         _renew(folder, found, place, copy)
     return copy / table
+
+
+def local(place: str | Path, cache: Path) -> Path:
+    """Return a folder or table of this machine: the given one, or the copy of a remote one, see `mirror`.
+
+    Parameters
+    ----------
+    place : str or Path
+        A local path, or an ``s3://`` URI.
+    cache : Path
+        Where a copy goes.
+
+    Returns
+    -------
+    Path
+        Absolute.
+
+    Raises
+    ------
+    MicrosegError
+        As `mirror`.
+    """
+    return mirror(str(place), cache) if str(place).startswith("s3://") else absolute(Path(place))
 
 
 def _divided(uri: str) -> tuple[str, str]:
