@@ -4,13 +4,16 @@ import pickle
 
 import pytest
 import ray.exceptions
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 
 from microseg.config import TrialConfig
 from microseg.search import incidents
 from microseg.search.deaths import WorkerMemoryError
 from microseg.search.incidents import Incident, TrialMemoryError, classify, hopeless, relieved
+from microseg.search.runner import ATTEMPTS
 
 OOM, FAILED = Incident("out_of_memory", "out of memory"), Incident("failed", "no such thing")
+LOST = Incident("machine_lost", "the worker's machine was lost")
 
 
 def config(batch=8, accumulation=1) -> TrialConfig:
@@ -36,6 +39,9 @@ def test_they_are_kept_in_order_and_a_torn_file_is_none(tmp_path):
         ([OOM, FAILED], 8, None),
         ([FAILED, FAILED], 8, FAILED),
         ([OOM, FAILED, OOM], 8, OOM),
+        ([FAILED, *[LOST] * 9, OOM], 8, None),
+        ([FAILED, LOST, FAILED], 8, FAILED),
+        ([LOST] * 10, 8, LOST),  # perhaps it is the trial that kills them
         ([OOM], 1, OOM),  # one patch cannot be halved
         ([OOM._replace(accumulation=8)], 8, OOM._replace(accumulation=8)),
     ],
@@ -75,6 +81,32 @@ def test_memory_is_told_from_other_deaths():
     assert (
         classify(OSError(28, "No space left on device")).text == "OSError: [Errno 28] No space left on device"
     )
+
+
+def death(**said) -> ray.exceptions.ActorDiedError:
+    """Return what Ray makes of what its own C++ says of a dead worker."""
+    return ray.exceptions.ActorDiedError(ActorDiedErrorContext(actor_id=bytes(16), **said))
+
+
+def test_the_death_of_a_machine_is_told_from_that_of_a_worker():
+    gone = death(error_message="The actor died because its node has died. Node Id: 042bd18be2334b6990f4")
+    preempted = death(
+        error_message="The actor's node was preempted",
+        node_death_info=NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED),
+    )
+    killed = death(error_message="The actor is dead because its worker process has died.")
+    assert classify(gone)[:2] == classify(preempted)[:2] == ("machine_lost", "the worker's machine was lost")
+    assert classify(killed)[:2] == ("failed", "the worker process died")
+    assert classify(ValueError("because its node has died"))[0] == "failed"
+    assert [incident.state for incident in (LOST, FAILED, OOM)] == ["failed", "failed", "out_of_memory"]
+
+
+def test_ray_tries_as_often_as_a_trial_may_be_tried():
+    """A trial is ended by what happened to it, never for the number of attempts alone."""
+    found = [OOM, FAILED, *[LOST] * 9]
+    assert hopeless(found, config()) is None
+    assert all(hopeless([*found, further], config()) for further in (OOM, FAILED, LOST))
+    assert len(found) + 2 == ATTEMPTS
 
 
 def test_the_error_of_a_worker_arrives_wrapped():

@@ -15,11 +15,13 @@ from microseg.errors import MicrosegError
 from microseg.search.deaths import WorkerMemoryError
 
 FILE = "incidents.json"
-MOST = {"out_of_memory": 2, "failed": 2}  # the first of each kind is followed by another attempt
+# So many of a kind end a trial. The death of a machine is no fault of it, unless it is what kills them.
+MOST = {"out_of_memory": 2, "failed": 2, "machine_lost": 10}
 
 CAUSE = re.compile(r"\w*(Error|Exception): \S")
+LOST = "because its node has died"  # what Ray 2.60 says of a worker whose machine is gone; its type does not
 
-Kind = Literal["out_of_memory", "failed"]
+Kind = Literal["out_of_memory", "failed", "machine_lost"]
 
 
 class TrialMemoryError(MicrosegError):
@@ -32,6 +34,11 @@ class Incident(NamedTuple):
     kind: Kind
     text: str
     accumulation: int = 1
+
+    @property
+    def state(self) -> Literal["out_of_memory", "failed"]:
+        """The state of a trial that is not tried again after it."""
+        return "out_of_memory" if self.kind == "out_of_memory" else "failed"
 
 
 def read(folder: Path) -> list[Incident]:
@@ -51,7 +58,8 @@ def note(folder: Path, incident: Incident) -> None:
 def hopeless(found: list[Incident], config: TrialConfig) -> Incident | None:
     """Return why a trial is not tried again; None while it may be.
 
-    Memory that does not suffice for half a batch, or for one patch, and a second failure end it.
+    Memory that does not suffice for half a batch, or for one patch, a second failure, and the death of ten
+    machines end it.
     """
     for kind, most in MOST.items():
         of_kind = [incident for incident in found if incident.kind == kind]
@@ -80,17 +88,25 @@ def classify(error: BaseException | None) -> Incident:
 
     Out of memory is TensorFlow's ResourceExhaustedError, which the worker turns into `TrialMemoryError`,
     or Ray's OutOfMemoryError, by which it ends a worker before the system does and which arrives as
-    `WorkerMemoryError`; any other death is a failure.
+    `WorkerMemoryError`. A worker may die with its machine, by itself (the system's own end of a process
+    that takes too much memory is such a death), or of an exception: the latter two are failures.
     """
     cause: Any = getattr(error, "cause", None) or error
-    kinds = (TrialMemoryError, WorkerMemoryError)
-    return Incident("out_of_memory" if isinstance(cause, kinds) else "failed", describe(cause))
+    if isinstance(cause, TrialMemoryError | WorkerMemoryError):
+        return Incident("out_of_memory", describe(cause))
+    return Incident("machine_lost" if _with_its_machine(cause) else "failed", describe(cause))
+
+
+def _with_its_machine(error: Any) -> bool:
+    return isinstance(error, ray.exceptions.RayActorError) and (error.preempted or LOST in str(error))
 
 
 def describe(error: Any) -> str:
     """Return an error in one line: its first or, where that only announces, what raised it first."""
     if isinstance(error, WorkerMemoryError):
         return "the machine ran out of memory, Ray ended the worker"
+    if _with_its_machine(error):
+        return "the worker's machine was lost"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the worker process died"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from microseg.config import SearchConfig
 from microseg.search import deaths, worker
+from microseg.search.incidents import MOST
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
 from microseg.search.resources import Packing
@@ -26,9 +27,9 @@ from microseg.search.spending import Spending
 from microseg.search.trials import Trials
 from microseg.tracking.tree import StudyRun
 
-# One attempt may run out of memory and one may fail before a trial is given up; the worker that finds it
-# hopeless says so in an attempt of its own.
-ATTEMPTS = 4
+# All that may go wrong with a trial before it is given up, the attempt that ends it, and a last one, in which
+# the worker finds it hopeless and says so.
+ATTEMPTS = sum(most - 1 for most in MOST.values()) + 2
 
 
 def _asked(settings: Mapping[str, Any]) -> PlacementGroupFactory:

@@ -152,7 +152,7 @@ class StudySearcher(Searcher):
             return live.last["state"], live.last["reason"]
         known = incidents.read(self._job.workdir / live.run.name) if error else []
         if given_up := incidents.hopeless(known, live.config):
-            return given_up.kind, given_up.text  # no attempt lived long enough to say so itself
+            return given_up.state, given_up.text  # no attempt lived long enough to say so itself
         if error:
             return "failed", "the worker failed" + (
                 f" in epoch {live.last['epoch'] + 1}" if live.last else " before its first epoch"

@@ -119,7 +119,7 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
         config = incidents.relieved(proposed, found)
         reason = incidents.hopeless(found, proposed)
         if reason:
-            Reporter(job, trial, config.accumulation).stop(0, 0, reason.kind, reason.text)
+            Reporter(job, trial, config.accumulation).stop(0, 0, reason.state, reason.text)
             return
         _train(config, trial, job, attempt, settings["threads"])
 
@@ -132,10 +132,11 @@ def _train(config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, thr
     import tensorflow as tf
 
     from microseg import training
-    from microseg.tracking import store
+    from microseg.tracking import clock, store
     from microseg.tracking.recorder import Recorder
 
     store.patient()
+    clock.follow(trial.tracking_uri)
     runtime.threads(threads)
     recorder = Recorder(trial, config, job.folds, job.curves, job.metric, job.origin)
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
