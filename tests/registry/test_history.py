@@ -1,5 +1,6 @@
 """Promotion, its history and the way back, on a real MLflow registry in sqlite."""
 
+import time
 from datetime import UTC, datetime
 from importlib import import_module
 from threading import Barrier, Thread
@@ -145,6 +146,35 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(client):
     assert champion(client) == winner
     assert f"another champion meanwhile (version {winner})" in str(told[5 - winner])
     assert [move.version for move in history(NAME)] == [1, winner]
+
+
+def test_a_move_that_is_recorded_but_not_made_yet_is_waited_for(client, monkeypatch):
+    """The other one has looked already, and saw nobody; it moves the alias while this one waits."""
+    promote(NAME, 1)
+    original = MlflowClient.set_registered_model_alias
+    waits = []
+
+    def move_later(self, *args):
+        monkeypatch.setattr(MlflowClient, "set_registered_model_alias", original)
+        monkeypatch.setattr(time, "sleep", lambda pause: (waits.append(pause), original(self, *args)))
+        with pytest.raises(MicrosegError, match=r"got another champion meanwhile \(version 2\)"):
+            succeed(NAME, 3, 1)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", move_later)
+    promote(NAME, 2)
+    assert len(waits) == 1
+    assert (champion(client), [move.version for move in history(NAME)]) == (2, [1, 2])
+
+
+def test_moves_keep_their_order_whatever_the_clocks_of_those_who_made_them(client, monkeypatch):
+    """The second one's clock is an hour behind; a rollback leads to the version before, not to the first."""
+    promote(NAME, 1)
+    promote(NAME, 2)
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
+    promote(NAME, 3)
+    assert [move.version for move in history(NAME)] == [1, 2, 3]
+    assert rollback(NAME).version == 2
 
 
 def test_a_record_whose_move_was_never_made_stops_nobody(client, monkeypatch):

@@ -167,6 +167,18 @@ def test_the_older_of_two_fold_runs_goes_on(client):
     assert client.get_run(first.info.run_id).info.lifecycle_stage == "active"
 
 
+def test_of_two_fold_runs_the_one_that_was_written_to_stays_and_ends_with_its_trial(client):
+    """A server that stood still made the other one later, of a request that was given up."""
+    trial = opened(client, tree.open_study(client, "late"), 0)
+    used = tree.open_fold(client, trial, 0)
+    client.log_metric(used.info.run_id, "val/dice", 0.5, step=1)
+    tags = {name: used.data.tags[name] for name in (tree.KEY, tree.PARENT, tree.LEVEL)}
+    late = client.create_run(trial.experiment_id, start_time=used.info.start_time - 1, tags=tags)
+    tree.end_children(client, trial.experiment_id, trial.run_id, "completed", "all folds")
+    assert client.get_run(late.info.run_id).info.lifecycle_stage == "deleted"
+    assert client.get_run(used.info.run_id).info.status == "FINISHED"
+
+
 def test_a_run_that_somebody_put_below_a_trial_is_left_alone(client):
     trial = opened(client, tree.open_study(client, "guest"), 0)
     guests = [client.create_run(trial.experiment_id, tags={tree.PARENT: trial.run_id}) for _ in range(2)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from microseg.config import Strict
 from microseg.registry.history import Promotion, promote
 from microseg.registry.rights import check_model
 from microseg.statistics import gate
+from microseg.tracking import clock
 from microseg.tracking.environment import user
 
 OUTCOME = "microseg.decision"
@@ -98,7 +99,7 @@ def decide(meeting: Meeting, scores: Sequence[ImageScore], use: int) -> Decision
     differences, groups = [one.difference for one in scores], [one.group for one in scores]
     answer = gate(differences, groups, use, meeting.least)._asdict()
     outcome = _OUTCOMES[answer.pop("passed")]
-    made = {"use": use, "outcome": outcome, "user": user(), "when": datetime.now(UTC)}
+    made = {"use": use, "outcome": outcome, "user": user(), "when": clock.moment()}
     return Decision(**meeting.model_dump() | answer | made)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from mlflow.entities.model_registry import RegisteredModel
@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from microseg.config import Strict, did_you_mean
 from microseg.errors import MicrosegError
+from microseg.tracking import clock
 from microseg.tracking.environment import user
 from microseg.tracking.rights import allowed
 
@@ -157,7 +158,7 @@ def _move(
     name: str, action: Literal["promote", "rollback"], change: tuple[int | None, int], why: str = ""
 ) -> Promotion:
     """Move the alias from one version to another, unless somebody moves it at the same time."""
-    (former, version), now = change, datetime.now(UTC)
+    (former, version), now = change, clock.moment()
     move = Promotion(name=name, action=action, former=former, version=version, user=user(), when=now, why=why)
     if former != version:
         client = MlflowClient()
@@ -175,19 +176,33 @@ def _announce(client: MlflowClient, move: Promotion) -> None:
     record could not be undone, a record without its move can.
     """
     for _ in range(_TRIES):
-        before = _model(move.name)
+        before = _settled(move.name)
         if _alias(before, CHAMPION) != move.former:
             raise MicrosegError(
                 f"model '{move.name}' got another champion meanwhile (version {_alias(before, CHAMPION)}); "
                 "promote again, to meet that one"
             )
-        key = f"{_EVENT}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        key = f"{_EVENT}{_after(before):020d}-{uuid.uuid4().hex[:8]}"
         client.set_registered_model_tag(move.name, key, move.model_dump_json())
         if not set(_records(_model(move.name))) - set(_records(before)) - {key}:
             return
         client.set_registered_model_tag(move.name, key, _WITHDRAWN)
         time.sleep(random.uniform(*_PAUSE))
     raise MicrosegError(f"others change the champion of model '{move.name}' all the time; try again later")
+
+
+def _settled(name: str) -> RegisteredModel:
+    """Return a model as it is once the last move that is recorded is made, or was given time to be.
+
+    Whoever records a move looks for others, and only then moves the alias: until then its record alone tells
+    of it.
+    """
+    model = _model(name)
+    events = _events(model)
+    if events and events[-1].version != _alias(model, CHAMPION):
+        time.sleep(max(_PAUSE))
+        model = _model(name)
+    return model
 
 
 def _model(name: str) -> RegisteredModel:
@@ -208,8 +223,14 @@ def _events(model: RegisteredModel) -> list[Promotion]:
 
 
 def _records(model: RegisteredModel) -> dict[str, str]:
-    """Return the records of moves by the names of their tags, which sort by time."""
+    """Return the records of moves by the names of their tags, which sort in the order of the moves."""
     return {key: text for key, text in model.tags.items() if key.startswith(_EVENT) and text != _WITHDRAWN}
+
+
+def _after(model: RegisteredModel) -> int:
+    """Return the time in nanoseconds or, where another clock was ahead, what follows the last record."""
+    numbers = (int(key.removeprefix(_EVENT).partition("-")[0]) for key in _records(model))
+    return max(time.time_ns(), max(numbers, default=0) + 1)
 
 
 def _alias(model: RegisteredModel, alias: str) -> int | None:

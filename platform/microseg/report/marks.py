@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from mlflow import MlflowClient
@@ -11,6 +10,7 @@ from mlflow.entities import Metric, RunTag
 from microseg.report.comparisons import interval
 from microseg.report.formats import cost
 from microseg.report.leaderboard import Row, StudyView, complete
+from microseg.tracking import clock
 from microseg.tracking.views import BEST, COST, INTERVAL, RANK, TRIALS
 
 
@@ -57,7 +57,7 @@ def _spent(rows: Sequence[Row]) -> str:
 
 
 def _write(client: MlflowClient, run_id: str, tags: dict[str, str], metrics: dict[str, float]) -> None:
-    now = int(time.time() * 1000)
+    now = clock.milliseconds()
     points = [Metric(name, value, now, 0) for name, value in metrics.items()]
     known = [RunTag(name, text) for name, text in tags.items() if text]
     client.log_batch(run_id, metrics=points, tags=known)

@@ -31,6 +31,7 @@ _CONNECTION = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds: keepalives are silent while an answer is due
     "application_name": "microseg",
 }
 # A connection for each transaction: a study asks little, waits for hours, and the server has few to give.

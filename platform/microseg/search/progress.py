@@ -82,7 +82,8 @@ class ProgressLine(Callback):
 
     def _note_epoch(self, result: dict[str, Any]) -> None:
         if not self._epochs:
-            self._start = time.monotonic() - result["time_total_s"]
+            # Ray takes differences of the time of day, which may be set back.
+            self._start = time.monotonic() - max(0.0, result["time_total_s"])
         before = len(self._epochs)
         self._epochs.add((result["name"], result["fold"], result["epoch"]))  # a result is more than an epoch
         if before == 1 and len(self._epochs) == 2:  # the first one contains what is done once

@@ -16,9 +16,10 @@ _REASONS = {
     "NoSuchBucket": "no such bucket; create it or check the name",
     "NoSuchKey": "no such object; check the key, upper and lower case count",
     "404": "no such bucket or object; check both names, upper and lower case count",
-    "403": "access denied; check that the credentials may use this bucket",
+    "403": "access denied; check that the credentials may use this bucket, and this machine's clock",
     "AccessDenied": "access denied; check that the credentials may use this bucket",
     "InvalidAccessKeyId": "the access key is unknown to the server; check AWS_ACCESS_KEY_ID",
+    "RequestTimeTooSkewed": "this machine's clock is over 15 minutes from the server's; set it (timedatectl)",
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
 }
 

@@ -19,7 +19,7 @@ from microseg.study.examples import log_examples
 from microseg.study.keeping import GOES_ON, restore, tidy
 from microseg.study.request import Prepared, folder, write_text
 from microseg.study.watching import share
-from microseg.tracking import store
+from microseg.tracking import store, tree
 from microseg.tracking.recorder import log_metrics
 from microseg.tracking.tree import StudyRun
 
@@ -54,6 +54,7 @@ def conclude(
     """
     config, workdir = prepared.request.config, folder(run.name)
     best = _best(run, trials, unfinished)
+    tree.once(client, tree.children(client, run.experiment_id, run.run_id))
     view = report.view(client, client.get_run(run.run_id))
     report.mark(client, view)
     best_yaml = _write_tables(client, run, view, best)

@@ -23,7 +23,7 @@ from microseg.registry.decision import OUTCOME
 from microseg.search import database, state
 from microseg.storage import home
 from microseg.study.request import StudyState, alone, folder, optuna_file, read_state
-from microseg.tracking import tree
+from microseg.tracking import clock, tree
 from microseg.tracking.keeping import artifact_bytes
 
 _EXPERIMENTS = 1000  # in one answer of MLflow
@@ -65,7 +65,7 @@ def look(client: MlflowClient, days: int) -> tuple[list[Expired], list[Kept]]:
     MicrosegError
         If the store of artifacts does not tell how large they are.
     """
-    limit = datetime.now(UTC) - timedelta(days=days)
+    limit = clock.moment() - timedelta(days=days)
     versions = _versions(client)
     expired, kept = [], []
     for study in _studies(client):

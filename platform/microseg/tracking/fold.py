@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Run, RunTag
 from numpy.typing import NDArray
 from PIL import Image
 
-from microseg.tracking import tree
+from microseg.tracking import clock, tree
 from microseg.tracking.artifacts import PROVENANCE
 from microseg.training import FoldResult, State
 
@@ -91,9 +91,13 @@ class FoldRun:
     def close(self, result: FoldResult, provenance: Mapping[str, Any]) -> None:
         """Write result, model, where they come from and when; then end the run."""
         self.flush({tree.STATE: result.state, tree.REASON: f"{result.state} after {result.epochs} epochs"})
+        ended = max(clock.milliseconds(), self._start)
         with tempfile.TemporaryDirectory() as scratch:
-            span = {"started": datetime.fromtimestamp(self._start / 1000, UTC), "finished": datetime.now(UTC)}
-            times = {name: time.isoformat(timespec="milliseconds") for name, time in span.items()}
+            span = {"started": self._start, "finished": ended}
+            times = {
+                name: datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+                for name, at in span.items()
+            }
             Path(scratch, PROVENANCE).write_text(
                 json.dumps({**provenance, **times}, indent=1), encoding="utf-8"
             )
@@ -102,13 +106,13 @@ class FoldRun:
             self._client.log_artifacts(self._run_id, scratch)
         if result.model.is_file():
             self._client.log_artifact(self._run_id, str(result.model), str(Path(MODEL).parent))
-        self._client.set_terminated(self._run_id, tree.STATUS[result.state])
+        self._client.set_terminated(self._run_id, tree.STATUS[result.state], ended)
         self.closed = True
 
 
 def as_metrics(metrics: Mapping[str, float], step: int) -> list[Metric]:
     """Return MLflow's metrics; an infinite value would be stored as 1.8e308, so it becomes NaN."""
-    now = int(time.time() * 1000)
+    now = clock.milliseconds()
     finite = {name: value if math.isfinite(value) else math.nan for name, value in metrics.items()}
     return [Metric(name, value, now, step) for name, value in finite.items()]
 

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from microseg.errors import MicrosegError, one_line
+from microseg.tracking import clock
 from microseg.tracking.store import FAILURES
 
 # As for `mlflow server`; never an option, which every process could read.
@@ -49,7 +50,9 @@ def purge(client: MlflowClient, database: str, days: int) -> int:
     """
     from mlflow.cli import gc  # imported late: all of MLflow's commands come with it
 
-    arguments = ["--older-than", f"{days}d", "--backend-store-uri", database]
+    # It counts from the time of this machine, but the server has noted when something was deleted.
+    age = days + max(0.0, clock.days_ahead())
+    arguments = ["--older-than", f"{age:.6f}d", "--backend-store-uri", database]
     said = io.StringIO()
     # It repeats at length what ends up in one line here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)

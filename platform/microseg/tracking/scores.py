@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from mlflow.entities import Metric, Run
 from microseg.data.files import content_hash
 from microseg.errors import MicrosegError, did_you_mean
 from microseg.scoring import ImageScores, means, means_over_groups
-from microseg.tracking import tree
+from microseg.tracking import clock, tree
 from microseg.tracking.artifacts import log_table, read_json
 from microseg.tracking.store import experiment_for
 
@@ -78,7 +77,7 @@ def record(client: MlflowClient, scored: Scored, tags: Mapping[str, str]) -> Sco
                 f"'{scored.name}' names other scores in {client.tracking_uri}; choose another --name"
             )
         return replace(scored, known=True)
-    run_id, now = _open(client, scored.name, former), int(time.time() * 1000)
+    run_id, now = _open(client, scored.name, former), clock.milliseconds()
     values = {f"{SCORE}/{name}": value for name, value in means(scored.table).items()}
     if scored.grouped:
         values |= {f"{SCORE}_groups/{name}": x for name, x in means_over_groups(scored.table).items()}
@@ -137,7 +136,8 @@ def _open(client: MlflowClient, name: str, former: Run | None) -> str:
         return str(former.info.run_id)
     tags = {tree.LEVEL: SCORE, NAME: name, tree.STATE: "running"}
     if given is None:
-        return str(client.create_run(experiment_for(client, None), tags=tags, run_name=name).info.run_id)
+        where, now = experiment_for(client, None), clock.milliseconds()
+        return str(client.create_run(where, start_time=now, tags=tags, run_name=name).info.run_id)
     client.update_run(given, name=name)
     tree.set_tags(client, given, tags)
     return given

@@ -14,14 +14,16 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from microseg.errors import MicrosegError, one_line
+from microseg.tracking import clock
 
 EXPERIMENT = "microseg"
 # What MLflow raises where a server refuses or is away: requests and files, its own server, S3.
 FAILURES = (MlflowException, OSError, BotoCoreError, ClientError)
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 # MLflow's client asks a server that is away again after 0, 2, 4, 8, ... seconds: 8 times are four minutes.
 SETTINGS = {
     RETRIES: "8",
+    TIMEOUT: "120",  # seconds: it hands large files on to S3 before it answers
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # of a model that anybody may have registered
@@ -32,6 +34,8 @@ SETTINGS = {
 
 def connect(uri: str | None = None) -> MlflowClient:
     """Return a client of the tracking store, whose tables exist afterwards; its calls are `patient`.
+
+    From now on `microseg.tracking.clock` tells the time as its server does.
 
     Four processes that create an sqlite store at the same time fail (``table experiments already
     exists``), so the process that starts workers calls this first.
@@ -58,6 +62,7 @@ def connect(uri: str | None = None) -> MlflowClient:
         with _impatient():
             client = MlflowClient(address)
             client.search_experiments(max_results=1)
+            clock.follow(address)
     except (MlflowException, OSError) as error:
         raise MicrosegError(_refusal(address, error)) from error
     return client
@@ -108,13 +113,13 @@ def patient() -> None:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give up after seconds: a server that is not there at the start was mistyped or forgotten."""
-    asked = os.environ[RETRIES]
-    os.environ[RETRIES] = "3"
+    """Give up within a minute: a server that is not there, or stands still, at the start needs somebody."""
+    asked = {name: os.environ[name] for name in (RETRIES, TIMEOUT)}
+    os.environ[RETRIES], os.environ[TIMEOUT] = "3", str(min(10, int(asked[TIMEOUT])))
     try:
         yield
     finally:
-        os.environ[RETRIES] = asked
+        os.environ.update(asked)
 
 
 def experiment_for(client: MlflowClient, run_id: str | None) -> str:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param, Run, RunTag
 
 from microseg.config import Strict
+from microseg.tracking import clock
 from microseg.tracking.rights import allowed
 from microseg.tracking.store import experiment_for
 
@@ -103,7 +104,7 @@ def _opened(client: MlflowClient, name: str, given: str | None, former: str | No
     if former:
         if given and given != former:
             client.set_tag(given, RESUMES, former)
-            client.set_terminated(given, "FINISHED")
+            _terminate(client, client.get_run(given), "FINISHED")
         client.update_run(former, status="RUNNING")
         return StudyRun(former, str(client.get_run(former).info.experiment_id), name)
     experiment_id = experiment_for(client, given)
@@ -185,7 +186,7 @@ def open_trial(
 
 def fold_runs(client: MlflowClient, trial: TrialRun) -> dict[str, Run]:
     """Return the runs of a trial's folds by key: one search instead of one per fold."""
-    return _oldest(client, children(client, trial.experiment_id, trial.run_id))
+    return once(client, children(client, trial.experiment_id, trial.run_id))
 
 
 def open_fold(
@@ -218,12 +219,17 @@ def end(client: MlflowClient, run_id: str, state: str, reason: str = "") -> None
     if run.data.tags.get(STATE) == state and run.info.status == STATUS[state]:
         return
     set_tags(client, run_id, {STATE: state, REASON: reason or state})
-    client.set_terminated(run_id, STATUS[state])
+    _terminate(client, run, STATUS[state])
+
+
+def _terminate(client: MlflowClient, run: Run, status: str) -> None:
+    """End a run now, but not before it began: another machine may have begun it, or the clock been set."""
+    client.set_terminated(run.info.run_id, status, max(clock.milliseconds(), run.info.start_time))
 
 
 def end_children(client: MlflowClient, experiment_id: str, parent: str, state: str, reason: str) -> None:
     """End the runs below a trial that a stopped or dead worker, or an interrupted study, left unfinished."""
-    for run in list(children(client, experiment_id, parent)):  # a list, for ending one moves the pages
+    for run in once(client, children(client, experiment_id, parent)).values():
         if unfinished(run):
             end(client, run.info.run_id, state, reason)
 
@@ -254,7 +260,7 @@ def unfinished(run: Run) -> bool:
 
 def find(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
     """Return the run with this key, if there is one."""
-    return _oldest(client, search(client, experiment_id, f"tags.`{KEY}` = '{key}'")).get(key)
+    return once(client, search(client, experiment_id, f"tags.`{KEY}` = '{key}'")).get(key)
 
 
 def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
@@ -263,16 +269,20 @@ def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[s
     MLflow's client asks a server that does not answer again, also when the server had created the run
     before it died: then there are two.
     """
-    run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
+    run = client.create_run(experiment_id, start_time=clock.milliseconds(), tags=dict(tags), run_name=name)
     if not client.tracking_uri.startswith("http"):
         return run
     return find(client, experiment_id, tags[KEY]) or run
 
 
-def _oldest(client: MlflowClient, runs: Iterable[Run]) -> dict[str, Run]:
-    """Return runs by key; of two with the same key the older one stays, and the other is deleted."""
+def once(client: MlflowClient, runs: Iterable[Run]) -> dict[str, Run]:
+    """Return runs by key; of two with the same key one stays, and the other is deleted.
+
+    One that was written to stays: a server that stood still makes the run of a request that was given up
+    after it has made that of the second one, which is in use. Of others the older one does.
+    """
     found: dict[str, Run] = {}
-    for run in list(runs):
+    for run in sorted(runs, key=lambda run: not (run.data.metrics or run.data.params)):
         key = run.data.tags.get(KEY, run.info.run_id)  # somebody may have put a run of their own here
         if found.setdefault(key, run) is not run:
             client.delete_run(run.info.run_id)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
 
+from microseg.tracking import clock
 from microseg.tracking.tree import LEVEL, REASON, STATE, STUDY, StudyRun
 
 # MLflow's UI keeps a view that somebody shares under this tag of the experiment; with a name it is in a menu.
@@ -80,7 +80,7 @@ def _page(experiment_id: str, key: str) -> str:
 
 def _save(client: MlflowClient, experiment_id: str, key: str, name: str, state: Mapping[str, Any]) -> None:
     """Keep a view as MLflow's UI does; without its name it opens by its link alone."""
-    now = int(time.time() * 1000)
+    now = clock.milliseconds()
     named = {"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
     client.set_experiment_tag(experiment_id, SHARED + key, json.dumps(named))
 
