@@ -1,6 +1,6 @@
 """Give the deployment's own accounts on the tracking server their passwords; create those that are missing.
 
-`analyst` runs studies, `front` only reads the champion. Run again after a password was changed.
+`analyst` runs studies, `front` reads the champion. Run again after a password was changed.
 """
 
 import os

@@ -14,6 +14,22 @@ from services import Postgres
 pytestmark = pytest.mark.slow
 
 PASSWORDS = {"mlflow": "word-of-mlflow", "optuna": 'it\'s "odd" $x'}
+# As MLflow's own start does it, but only to a revision of its version 2.0.
+OLD_TABLES = """
+import sys
+import sqlalchemy
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
+Base.metadata.create_all(sqlalchemy.create_engine(sys.argv[1]))
+command.upgrade(_get_alembic_config(sys.argv[1]), "97727af70f4d")
+"""
+READ = """
+import sys
+import mlflow
+run = mlflow.MlflowClient(sys.argv[1]).get_run("a" * 32)
+print(run.info.run_name, run.data.metrics)
+"""
 OBJECTS = {
     "mlflow/1/model.keras": b"weights",
     "studies/cells/trial 1/state[2].json": b"{}",
@@ -97,6 +113,44 @@ def tables(postgres, tools) -> str:
     return url
 
 
+def test_an_upgrade_keeps_what_an_older_version_wrote(postgres, tools):
+    """Tables as MLflow 2.0 made them, with a run."""
+    with connect(postgres, "mlflow", "mlflow") as server:
+        assert not server.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    url = f"postgresql+psycopg://mlflow@127.0.0.1:{postgres.port}/mlflow"
+    done = tools(sys.executable, "-c", OLD_TABLES, url, PGPASSWORD=PASSWORDS["mlflow"])
+    assert done.returncode == 0, done.stderr
+    with connect(postgres, "mlflow", "mlflow") as server:
+        for statement in (
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage)"
+            " VALUES (1, 'e', 's3://b', 'active')",
+            "INSERT INTO runs (run_uuid, name, experiment_id, user_id, status, start_time, lifecycle_stage,"
+            " source_type) VALUES (repeat('a', 32), 'old', 1, 'lea', 'FINISHED', 1, 'active', 'LOCAL')",
+            *(
+                f"INSERT INTO {table} (key, value, timestamp, run_uuid, step, is_nan)"
+                " VALUES ('val/dice', 0.5, 1, repeat('a', 32), 1, false)"
+                for table in ("metrics", "latest_metrics")
+            ),
+        ):
+            server.execute(statement)
+    done = tools("mlflow", "db", "upgrade", url, PGPASSWORD=PASSWORDS["mlflow"])
+    assert done.returncode == 0, done.stderr
+    read = tools(sys.executable, "-W", "ignore", "-c", READ, url, PGPASSWORD=PASSWORDS["mlflow"])
+    assert read.stdout == "old {'val/dice': 0.5}\n", read.stderr
+
+
+def test_the_tables_of_optuna_are_upgraded_by_its_own_command(postgres, tools):
+    url = f"postgresql+psycopg://optuna@127.0.0.1:{postgres.port}/optuna"
+    create = "import sys; from optuna.storages import RDBStorage; RDBStorage(sys.argv[1])"
+    assert tools(sys.executable, "-c", create, url, PGPASSWORD=PASSWORDS["optuna"]).returncode == 0
+    with connect(postgres, "optuna", "optuna") as server:
+        server.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+    done = tools("optuna", "storage", "upgrade", "--storage", url, PGPASSWORD=PASSWORDS["optuna"])
+    assert done.returncode == 0, done.stderr
+    with connect(postgres, "optuna", "optuna") as server:
+        assert server.execute("SELECT version_num FROM alembic_version").fetchall() == [("v3.2.0.a",)]
+
+
 @pytest.fixture
 def filled(tables, postgres, s3_server):
     """A row of each role's and some objects."""
@@ -128,6 +182,7 @@ def test_what_was_lost_comes_back(filled, tables, postgres, s3_server, tools, tm
     with connect(postgres, "optuna", "optuna") as server:
         server.execute("UPDATE kept SET word = 'after'")
     with connect(postgres, "mlflow", "mlflow") as server:
+        rows = server.execute("SELECT count(*) FROM metrics").fetchall()
         server.execute("DROP TABLE metrics CASCADE")
     done = tools("restore.sh", tmp_path / "copy")
     assert done.returncode == 0, done.stderr
@@ -136,7 +191,7 @@ def test_what_was_lost_comes_back(filled, tables, postgres, s3_server, tools, tm
         with connect(postgres, role, database) as server:
             assert server.execute("SELECT word FROM kept").fetchall() == [("before",)]
     with connect(postgres, "mlflow", "mlflow") as server:
-        assert server.execute("SELECT count(*) FROM metrics").fetchall() == [(0,)]
+        assert server.execute("SELECT count(*) FROM metrics").fetchall() == rows
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         connect(postgres, "optuna", "mlflow")  # rights are part of it
     again = tools("mlflow", "db", "upgrade", tables, PGPASSWORD=PASSWORDS["mlflow"])

@@ -63,7 +63,7 @@ def test_commands_on_the_clouds_machines_are_shell(cluster):
 class Slurm:
     """The programs of SLURM that the script calls, on one machine: `srun` runs its words, `scontrol` notes them."""
 
-    def __init__(self, folder: Path, search: str) -> None:
+    def __init__(self, folder: Path, search: str, ray: str = "") -> None:
         self.folder = folder
         self.home = folder / "home"
         bin_ = folder / "venv" / "bin"
@@ -75,7 +75,10 @@ class Slurm:
         self._write(
             bin_ / "ray",
             note
-            + f'[ "$1" = start ] && {{ cat "$RAY_AUTH_TOKEN_PATH" >>{folder}/tokens; exec sleep 60; }} || true',
+            + (
+                ray
+                or f'[ "$1" = start ] && {{ cat "$RAY_AUTH_TOKEN_PATH" >>{folder}/tokens; exec sleep 60; }} || true'
+            ),
         )
         self._write(
             bin_ / "microseg",
@@ -152,6 +155,22 @@ def test_before_its_time_is_over_the_job_is_queued_again_and_goes_on(tmp_path, d
     (again.home / "microseg-studies/studies/cells").mkdir(parents=True)
     assert again.run(script)[0] == 0
     assert "microseg search --study cells --resume" in again.calls
+
+
+def test_a_head_that_does_not_start_ends_the_job_in_a_line(tmp_path, deploy):
+    slurm = Slurm(tmp_path, "true", ray="exit 1")
+    code, said = slurm.run(deploy / "slurm/search.sbatch")
+    assert code == 1 and "Ray's head on node1 has ended, see above; nothing was searched" in said
+    assert not [line for line in slurm.calls if line.startswith("microseg")]
+    assert not list((slurm.home / "microseg-studies/tokens").iterdir())
+
+
+def test_a_job_whose_time_is_over_before_ray_is_there_is_queued_again(tmp_path, deploy):
+    up = tmp_path / "up"
+    slurm = Slurm(tmp_path, "true", ray=f'[ "$1" = start ] && {{ touch {up}; exec sleep 60; }}; exit 1')
+    _, said = slurm.run(deploy / "slurm/search.sbatch", when=up)
+    assert slurm.calls[-1] == "scontrol requeue 4711", said
+    assert "unbound" not in said
 
 
 def test_the_batch_script_keeps_states_apart_from_scratch(batch):

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-ONCE = {"accounts", "backup", "bucket", "job"}  # they end; the others run
+ONCE = {"accounts", "backup", "bucket", "job", "purge"}  # they end; the others run
 OWN = {"microseg", "microseg-services", "microseg-s3"}
 
 
@@ -126,6 +126,7 @@ def test_each_service_has_only_the_secrets_it_needs(compose, filled, variables):
         "job": study,
         "front": {"FRONT_PASSWORD"},
         "backup": key | {"POSTGRES_PASSWORD"},
+        "purge": {"MLFLOW_DB_PASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD"},
         "prometheus": set(),
     }
 

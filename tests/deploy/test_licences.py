@@ -14,7 +14,11 @@ from packaging.requirements import Requirement
 
 EXTRAS = ("services", "cluster", "export")
 COPYLEFT = re.compile(r"(?<!l)\ba?gpl|gnu (?:affero )?general public", re.IGNORECASE)
-SILENT = {"huey": "MIT", "namex": "Apache-2.0"}  # as their sources say; their packages do not
+SILENT = {
+    "bioimageio-spec": "MIT",
+    "huey": "MIT",
+    "namex": "Apache-2.0",
+}  # as their sources say; their packages do not
 
 
 def licence(distribution: metadata.Distribution) -> str:

@@ -40,14 +40,26 @@ def test_services_profiles_and_files_are_there(text, lines, compose, deploy):
     )
     for line in (line for line in lines if line.startswith("docker compose")):
         assert set(re.findall(r"--profile (\w+)", line)) <= profiles
-        run = re.search(r"(?:run --rm|exec) ([\w-]+)", line)
+        run = re.search(r"(?:run --rm(?: --no-deps| --entrypoint \w+)*|exec) (\w[\w-]*)", line)
         assert run is None or run[1] in services, line
         stopped = re.search(r"stop (.*)", line)
         assert stopped is None or set(stopped[1].split()) <= set(services)
+        # `stop` and `up` know the services without a profile, and those of a profile that is named
+        named = set(re.findall(r"--profile (\w+)", line))
+        for name in stopped[1].split() if stopped else []:
+            assert set(services[name].get("profiles", [])) <= named, line
     for name in re.findall(r"\]\(([^)]+)\)", text):
         assert (deploy / name).exists(), name
     for name in re.findall(r"`((?:k8s|monitoring|services|slurm)/[\w./-]*)`", text):
         assert (deploy / name).exists(), name
+
+
+def test_what_is_stopped_is_started_again(lines):
+    stops = [number for number, line in enumerate(lines) if re.search(r"docker compose.* stop ", line)]
+    assert len(stops) == 2  # restore, upgrade
+    for number in stops:
+        later = lines[number + 1 : number + 4]
+        assert any(line == "docker compose up -d" for line in later), later
 
 
 def test_commands_of_microseg_are_real(lines):
@@ -58,7 +70,7 @@ def test_commands_of_microseg_are_real(lines):
     known = get_command(cli.app).commands
     used = [re.search(r"(?:run --rm job|microseg) (\w+)(.*)", line) for line in lines]
     used = [found for found in used if found and found[1] in known]
-    assert len(used) == 5
+    assert len(used) == 6
     for found in used:
         options = {option for parameter in known[found[1]].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z][a-z-]*", found[2].split("'")[0].split("#")[0])) <= options, found[0]
