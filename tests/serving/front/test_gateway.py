@@ -169,7 +169,10 @@ def test_a_request_that_takes_too_long_is_given_up(front):
 
 
 def test_metrics_count_requests_bytes_time_and_warnings(front):
-    names = ("received_bytes_total", "sent_bytes_total", "request_seconds_count", "request_seconds_sum")
+    names = (
+        "received_bytes_total", "sent_bytes_total", "request_seconds_count", "request_seconds_sum",
+        "images_total", "unlike_images_total",
+    )  # fmt: skip
 
     def read():
         found = {name: front.metric(f"microseg_{name}") for name in names}
@@ -191,6 +194,7 @@ def test_metrics_count_requests_bytes_time_and_warnings(front):
     assert change["received_bytes_total"] > 50
     assert (change["200"], change["415"], change["request_seconds_count"]) == (1, 1, 2)
     assert change["request_seconds_sum"] >= 0.1
+    assert (change["images_total"], change["unlike_images_total"]) == (1, 1)  # in three ways
     assert {kind: change[kind] for kind in (*KINDS.values(), OTHER)} == {
         "intensity": 0, "blur": 0, "noise": 2, "pixel_size": 1, "other": 0,
     }  # fmt: skip

@@ -114,7 +114,7 @@ class Gateway:
             body = await self._body(request)
             async with asyncio.timeout(self._options.seconds), self._slots:
                 response = await self._asked("POST", _INVOCATIONS, body)
-            self._metrics.warned(_warnings(response))
+            self._metrics.answered(_warnings(response))
             return response
         finally:
             self._admitted -= 1
@@ -179,9 +179,9 @@ def _passed(answer: Answer) -> web.Response:
     return refused(refusal.status, str(refusal))
 
 
-def _warnings(response: web.Response) -> list[str]:
-    """Return the warnings of all images of an answer; an error has none."""
+def _warnings(response: web.Response) -> list[list[str]]:
+    """Return the warnings of each image of an answer; an error has no images."""
     if response.status >= 400 or not isinstance(response.body, bytes):
         return []
     predictions = json.loads(response.body)["predictions"]
-    return [text for prediction in predictions for text in prediction["warnings"]]
+    return [prediction["warnings"] for prediction in predictions]

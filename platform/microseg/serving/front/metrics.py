@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -37,11 +38,10 @@ class Metrics:
         self.in_flight = Gauge("microseg_requests_in_flight", "Under way, with those waiting.", registry=own)
         self.received = Counter("microseg_received_bytes", "Bodies of requests.", registry=own)
         self.sent = Counter("microseg_sent_bytes", "Bodies of answers.", registry=own)
+        self.images = Counter("microseg_images", "Images with a mask.", registry=own)
+        self.unlike = Counter("microseg_unlike_images", "Those that are unlike the training's.", registry=own)
         self.warnings = Counter(
-            "microseg_warnings",
-            "Answers that warn of an image unlike the training's.",
-            ["kind"],
-            registry=own,
+            "microseg_warnings", "In what way; one image may be so in several.", ["kind"], registry=own
         )
         for kind in (*KINDS.values(), OTHER):  # counted from 0: what is absent cannot be alerted on
             self.warnings.labels(kind)
@@ -58,9 +58,11 @@ class Metrics:
             "microseg_model_info", "The version that serves.", ["model", "alias", "version"], registry=own
         )
 
-    def warned(self, warnings: Iterable[str]) -> None:
-        """Count the warnings of one answer."""
-        for warning in warnings:
+    def answered(self, images: Sequence[Sequence[str]]) -> None:
+        """Count the images of one answer; of each, the warnings are given."""
+        self.images.inc(len(images))
+        self.unlike.inc(sum(bool(warnings) for warnings in images))
+        for warning in itertools.chain.from_iterable(images):
             self.warnings.labels(kind_of(warning)).inc()
 
     def text(self) -> bytes:
