@@ -55,6 +55,45 @@ def test_after_minutes_it_is_given_up_in_one_line(waits):
     assert "\n" not in str(caught.value)
 
 
+def server_said(text: str) -> Exception:
+    return ConnectionError(
+        f'connection failed: connection to server at "db", port 5432 failed: FATAL:  {text}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'password authentication failed for user "lab"',
+        'role "lab" does not exist',
+        'database "trials" does not exist',
+        'no pg_hba.conf entry for host "10.0.0.1", user "lab", database "trials", no encryption',
+        'permission denied for database "trials"',
+    ],
+)
+def test_a_server_that_lets_nobody_in_is_not_asked_again(waits, text):
+    with pytest.raises(
+        MicrosegError, match="nothing is lost: go on with --resume once it lets you"
+    ) as caught:
+        Asked(lost(server_said(text))).value(7)
+    assert f"refuses ({text})" in str(caught.value) and "\n" not in str(caught.value)
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the database system is starting up",
+        "the database system is shutting down",
+        "sorry, too many clients already",
+        "terminating connection due to administrator command",
+    ],
+)
+def test_a_server_that_will_let_us_in_is_asked_again(waits, text):
+    assert Asked(lost(server_said(text))).value(7) == 7
+    assert waits == [1]
+
+
 @pytest.mark.parametrize(
     "error", [lost(sqlite3.OperationalError("disk is full")), StorageInternalError("too long"), ValueError()]
 )

@@ -33,8 +33,9 @@ PART = "microseg.part"
 class ScoreRequest(Strict):
     """What is to be scored, and as what it is kept.
 
-    ``truth`` and ``prediction`` are local paths or ``s3://`` URIs. ``part`` of a data set counts: all images, or those that its searches have set aside; ``suffix`` ends
-    the names of the files that count; ``threshold`` is where foreground begins in the predicted masks.
+    ``truth`` and ``prediction`` are local paths or ``s3://`` URIs. ``part`` of a data set counts: all images,
+    or those that its searches have set aside; ``suffix`` ends the names of the files that count;
+    ``threshold`` is where foreground begins in the predicted masks.
     """
 
     truth: str | Path

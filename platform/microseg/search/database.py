@@ -18,8 +18,9 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLA
 from sqlalchemy.pool import NullPool
 
 from microseg.data.files import replacing
-from microseg.errors import MicrosegError, one_line
+from microseg.errors import MicrosegError
 from microseg.search.patience import patiently
+from microseg.tracking.databases import reason, refusal
 
 URL = "MICROSEG_OPTUNA_URL"
 KEY = "optuna.key"
@@ -138,7 +139,7 @@ def _server(url: str) -> RDBStorage:
         ) from error
     except (SQLAlchemyError, RuntimeError) as error:  # the latter: tables of another version of Optuna
         raise MicrosegError(
-            f"{URL} names {_shown(address)}, which cannot be used ({_reason(error)}); start it, or correct "
+            f"{URL} names {_shown(address)}, which cannot be used ({reason(error)}); start it, or correct "
             f"the address, user and password, or unset {URL} to keep trials in a file"
         ) from None  # the cause may hold the password
     return storage
@@ -169,16 +170,11 @@ def _shown(address: sqlalchemy.URL) -> str:
     return f"{address.database} on {address.host or 'this machine'}{port}"
 
 
-def _reason(error: BaseException) -> str:
-    """Return what the server or the driver says; SQLAlchemy adds the statement, and links."""
-    return one_line(getattr(error, "orig", None) or error).rpartition("FATAL: ")[2].strip()
-
-
 def away(error: BaseException | None) -> bool:
     """Say whether an error comes of a server that was stopped, is starting, or cannot be reached."""
     while error is not None:
         if isinstance(error, OperationalError | InterfaceError):
-            return not isinstance(error.orig, sqlite3.Error)
+            return not isinstance(error.orig, sqlite3.Error) and not refusal(error)
         error = error.__cause__
     return False
 
@@ -191,7 +187,7 @@ def patient(method: Method) -> Method:
     Raises
     ------
     MicrosegError
-        If the server stays away for minutes.
+        If the server stays away for minutes, or no longer lets us in.
     """
 
     @functools.wraps(method)
@@ -199,11 +195,14 @@ def patient(method: Method) -> Method:
         try:
             return patiently(functools.partial(method, *given, **named), away)
         except (StorageInternalError, SQLAlchemyError) as error:
-            if not away(error):
+            if refusal(error):
+                state, then = f"refuses ({refusal(error)})", "it lets you in"
+            elif away(error):
+                state, then = f"stays away ({reason(error.__cause__ or error)})", "it is back"
+            else:
                 raise
             raise MicrosegError(
-                f"the database of {URL} stays away ({_reason(error.__cause__ or error)}); nothing is "
-                "lost: go on with --resume once it is back"
+                f"the database of {URL} {state}; nothing is lost: go on with --resume once {then}"
             ) from None
 
     return cast(Method, asked)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microseg.errors import MicrosegError, one_line
 from microseg.tracking import clock
+from microseg.tracking.databases import refused
 from microseg.tracking.store import FAILURES
 
 # As for `mlflow server`; never an option, which every process could read.
@@ -57,6 +58,9 @@ def purge(client: MlflowClient, database: str, days: int) -> int:
     # It repeats at length what ends up in one line here.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
     try:
+        refusal = refused(database)
+        if refusal:
+            raise MicrosegError(f"MLflow's database refuses ({refusal}); correct {BACKEND} and repeat this")
         with contextlib.redirect_stdout(said):
             # In this process: the command line of another shows the password.
             gc.main([*arguments, "--tracking-uri", str(client.tracking_uri)], standalone_mode=False)

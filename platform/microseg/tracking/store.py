@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from microseg.errors import MicrosegError, one_line
 from microseg.tracking import clock
+from microseg.tracking.databases import refused
 
 EXPERIMENT = "microseg"
 # What MLflow raises where a server refuses or is away: requests and files, its own server, S3.
@@ -58,6 +59,9 @@ def connect(uri: str | None = None) -> MlflowClient:
     patient()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    refusal = refused(address) if address.startswith("postgresql") else ""
+    if refusal:
+        raise MicrosegError(f"the database {address} refuses ({refusal}); correct MLFLOW_TRACKING_URI")
     try:
         with _impatient():
             client = MlflowClient(address)
