@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 
@@ -138,6 +139,23 @@ def test_no_chunk_is_decompressed_beyond_its_size(tmp_path):
     assert lines[:2] == ["256", "0"] and len(lines) == 2 * len(folders) + 2, run.stdout
     for folder, said, more in zip(folders, lines[2::2], lines[3::2], strict=True):
         assert said.startswith(f"{folder}: damaged") and int(more) < ALLOWED, (said, more)
+
+
+@pytest.mark.parametrize(
+    ("side", "shape", "reason"),
+    [
+        (2**14, 64, "chunks of 536870912 bytes in an array of 8192"),
+        (2**15, 2**15, "zstd: chunks of 2147483648 bytes; at most 2147483647 are decompressed"),
+    ],
+)
+def test_a_chunk_that_is_said_to_be_huge_is_refused(tmp_path, side, shape, reason):
+    folder = stored(tmp_path / "image.zarr", 3, codecs.ZstdCodec())
+    grid = {"name": "regular", "configuration": {"chunk_shape": [side, side]}}
+    changed(folder, 3, shape=[shape, shape], chunk_grid=grid)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MicrosegError, match=reason), open_stream(folder) as stream:
+        stream.read(slice(0, 16), slice(0, 16))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ALLOWED
 
 
 def changed(folder, version, **facts):

@@ -31,6 +31,8 @@ _DECOMPRESS: Mapping[str, Callable[..., Any]] = {
     "zlib": imagecodecs.zlib_decode,
     "zstd": imagecodecs.zstd_decode,
 }
+_LARGEST = 2**31 - 1  # bytes, of which zarr's own compressors take no more at once
+_SMALL = 2**28  # bytes of a chunk that an image of any size may have
 _OF_ONE_SIZE = ("bitround", "bytes", "crc32c", "delta", "shuffle", "transpose")  # decoded as large as coded
 
 
@@ -45,16 +47,18 @@ def bounded(array: Any) -> Any:
     Raises
     ------
     ValueError
-        If it names a codec whose memory is not bounded here.
+        If it names a codec whose memory is not bounded here, or a chunk is far larger than the array.
     """
     facts = array.metadata
+    size = math.prod(array.chunks) * array.dtype.itemsize
+    if size > max(_SMALL, array.nbytes):
+        raise ValueError(f"chunks of {size} bytes in an array of {array.nbytes}")
     if facts.zarr_format == 3:
         facts = dataclasses.replace(facts, codecs=_bounded(facts.codecs))
     else:
         for codec in facts.filters or ():
             _check(codec.codec_id, codec.get_config())
         if facts.compressor is not None:
-            size = math.prod(facts.chunks) * array.dtype.itemsize
             facts = dataclasses.replace(facts, compressor=_Compressor(facts.compressor.codec_id, size))
     return zarr.Array(zarr.AsyncArray(facts, array.store_path, array.async_array.config))
 
@@ -93,6 +97,8 @@ def _refuse(name: str) -> NoReturn:
 
 def _decompressed(name: str, data: Any, size: int) -> bytes:
     """Decompress a chunk that should give so many bytes; other codecs may have added to them a little."""
+    if size > _LARGEST:
+        raise ValueError(f"{name}: chunks of {size} bytes; at most {_LARGEST} are decompressed at once")
     try:
         # Some decoders fill what they are given and say nothing of the rest: it must not fit exactly.
         return bytes(_DECOMPRESS[name](data, out=size + size // 8 + 4096))
