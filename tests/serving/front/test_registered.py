@@ -177,10 +177,15 @@ def test_under_constant_load_a_promotion_and_a_rollback_lose_no_request(
 
     with pytest.raises(MicrosegError, match=r"image 1 of the request: .*3 channel"):
         client.segment(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
-    for body in (b"", b"no JSON", b"\xff\xfe", b"[]", b"{}", b'{"inputs": "x"}', b'{"inputs": [3]}'):
+    deepest = b'{"inputs": [{"tensor": ' + b"[" * 190 + b"]" * 190 + b"}]}"  # that the front passes on
+    long = json.dumps({"inputs": [{"image": "A" * 10**7, "dtype": "u" * 10**6}]}).encode()
+    digits = b'{"inputs": [{"image": "x", "pixel_size_um": ' + b"9" * 4000 + b"}]}"
+    odd = (b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000, deepest, long, digits)
+    for body in (b"", b"no JSON", b"\xff\xfe", b"[]", b"{}", b'{"inputs": "x"}', b'{"inputs": [3]}', *odd):
         answer = program.send("POST", "/invocations", body, {"Content-Type": "application/json"})
         assert answer.status == 400 and set(answer.body) == {"error_code", "message"}
-        assert len(answer.text) < 300
+        assert len(answer.text) < 600
+    assert_array_equal(client.segment(image).mask, masks["1"][0])
 
     program.process.send_signal(signal.SIGTERM)
     assert program.process.wait(30) == 0

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from microseg.errors import counted
 from microseg.logs import log_event
+from microseg.serving.front.body import check_body
 from microseg.serving.front.follower import Follower
 from microseg.serving.front.metrics import CONTENT_TYPE, Metrics
 from microseg.serving.front.options import FrontOptions
@@ -113,6 +114,7 @@ class Gateway:
         try:
             body = await self._body(request)
             async with asyncio.timeout(self._options.seconds), self._slots:
+                await asyncio.to_thread(check_body, body)
                 response = await self._asked("POST", _INVOCATIONS, body)
             self._metrics.answered(_warnings(response))
             return response

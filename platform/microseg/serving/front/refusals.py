@@ -17,8 +17,9 @@ _RETRY_AFTER = 5  # seconds
 _LONGEST = 500  # characters
 # Absolute paths, but no part of an address: those a client gave itself.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[\w.@%+~-]+/)+[\w.@%+~-]*")
+NO_REQUEST = f"this is no request that the model takes; send {_BODY}"
 _UPSTREAM = {
-    400: f"this is no request that the model takes; send {_BODY}",
+    400: NO_REQUEST,
     415: "send the body as Content-Type: application/json, in UTF-8",
     504: "the model needed longer than this server waits; send a smaller image, or use 'microseg predict'",
 }
