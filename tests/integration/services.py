@@ -221,6 +221,9 @@ class ObjectStore(Service):
         self.key, self.secret = "test-key", secret
         self._ports = dict(zip(self.PORTS, free_ports(len(self.PORTS)), strict=True))
         self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
+        self._client = boto3.session.Session(self.key, self.secret, region_name="us-east-1").client(
+            "s3", endpoint_url=self.endpoint, config=Config(retries={"max_attempts": 0}, connect_timeout=2)
+        )
         guest = ("guest", "guest-secret", ["Read:lab", "Write:lab", "List:lab"])
         entries = [
             {
@@ -263,10 +266,8 @@ class ObjectStore(Service):
         }
 
     def client(self):
-        """Return a client of its own, whatever the environment says."""
-        return boto3.session.Session(self.key, self.secret, region_name="us-east-1").client(
-            "s3", endpoint_url=self.endpoint, config=Config(retries={"max_attempts": 0}, connect_timeout=2)
-        )
+        """Return its client, which heeds no environment; to make one takes longer than most requests."""
+        return self._client
 
     def bucket(self, name: str) -> str:
         """Make a bucket, if it is not there, and return its address."""

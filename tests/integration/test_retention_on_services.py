@@ -1,6 +1,8 @@
 """Old studies go from real services: runs by the API, rows and objects by who reaches the database."""
 
+import os
 import time
+import unittest.mock
 from pathlib import Path
 
 import mlflow
@@ -17,24 +19,27 @@ LONG_AGO = int((time.time() - 100 * 24 * 3600) * 1000)
 
 
 @pytest.fixture
-def lead(auth_server, desk_in, tmp_path, monkeypatch):
-    """Return the desk of the administrator, whose settings hold in this process too."""
-    desk = desk_in(tmp_path)
-    desk.env |= auth_server.variables() | {"MICROSEG_HOME": str(tmp_path / "home")}
-    for name, value in (desk.env | auth_server.variables()).items():
-        if name.startswith(("MLFLOW_", "MICROSEG_")):
-            monkeypatch.setenv(name, value)
+def clean(auth_server, called, tmp_path, monkeypatch):
+    """Return a function that calls `microseg clean` as the administrator, or as whom the variables name."""
+    for name, value in (auth_server.variables() | {"MICROSEG_HOME": str(tmp_path / "home")}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(auth_server.address)
-    yield desk
+
+    def call(*options, code=0, **variables):
+        with unittest.mock.patch.dict(os.environ, variables):
+            ended, out, err = called("clean", *options)
+        assert ended == code, out + err
+        return err if code else out
+
+    yield call
     mlflow.set_tracking_uri(None)  # as if it had never been set
 
 
 @pytest.fixture
-def old(lead, postgres, monkeypatch):
+def old(clean, postgres, monkeypatch):
     """A study of one trial and one fold with a file on S3 and rows in PostgreSQL, which ended long ago."""
-    url = postgres.database("trials")
-    for place in (lead.env.__setitem__, monkeypatch.setenv):
-        place(database.URL, url)
+    monkeypatch.setenv(database.URL, postgres.database("trials"))
     client = mlflow.MlflowClient()
     run = tree.open_study(client, "old")
     trial = tree.open_trial(client, run, "trial-000", {"epochs": "3"}, 0)
@@ -59,24 +64,21 @@ def trials(postgres):
 
 
 def test_an_old_study_goes_from_mlflow_s3_postgresql_and_this_machine(
-    lead, old, auth_server, postgres, s3_server, tmp_path
+    clean, old, auth_server, postgres, s3_server, tmp_path
 ):
     client, backend = mlflow.MlflowClient(), auth_server.environment()[garbage.BACKEND]
     analyst = auth_server.user("analyst")
     assert len(trials(postgres)) == 1 and any("network.keras" in key for key in s3_server.keys("mlflow"))
-    lead.env |= analyst
-    refused = lead.run("clean", "--yes", code=2)
+    refused = clean("--yes", code=2, **analyst)
     assert "study old could not be deleted" in refused and refused.count("\n") == 1
-    lead.env |= auth_server.variables()
-    assert "goes    study old, ended " in lead.run("clean")
-    said = lead.run("clean", "--yes")
+    assert "goes    study old, ended " in clean()
+    said = clean("--yes")
     assert f"set {garbage.BACKEND} and repeat this" in said
     assert not {run.info.run_id for run in client.search_runs(["0", "1"])} & old
     assert any("network.keras" in key for key in s3_server.keys("mlflow"))  # it can still be restored
     assert trials(postgres) == []
     assert not Path(tmp_path, "home", "studies", "old").exists()
-    lead.env[garbage.BACKEND] = backend
-    said += lead.run("clean", "--yes", "--restorable", "0")
+    said += clean("--yes", "--restorable", "0", **{garbage.BACKEND: backend})
     assert "purged  3 deleted runs" in said
     assert not any("network.keras" in key for key in s3_server.keys("mlflow"))
     for run_id in old:

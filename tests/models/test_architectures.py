@@ -49,6 +49,8 @@ TINY = {
 }
 
 every = pytest.mark.parametrize("name", ARCHITECTURES)
+# TensorFlow has nothing to compile then; JAX compiles every single operation, or all as a whole.
+EAGER = keras.backend.backend() != "jax"
 
 
 def tiny(name, **params):
@@ -77,7 +79,7 @@ def least_side(component):
 
 def outputs(model, batch):
     """Return all outputs of a network: the prediction and, with deep supervision, its heads."""
-    answer = model(batch, training=False)  # eager: nothing to compile
+    answer = model(batch, training=False) if EAGER else model.predict_on_batch(batch)
     return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(answer)]
 
 
@@ -106,8 +108,7 @@ def test_a_step_of_gradient_descent_changes_every_weight(name):
     batch = images(least_side(tiny(name)), 5)
     target = np.eye(3, dtype=np.float32)[np.random.default_rng(0).integers(3, size=batch.shape[:3])]
     losses = [bce_dice] if len(model.outputs) == 1 else [None] + [bce_dice] * len(model.outputs[1:])
-    eager = keras.backend.backend() != "jax"  # which compiles every single operation, or the step as a whole
-    model.compile("sgd", loss=losses, run_eagerly=eager)
+    model.compile("sgd", loss=losses, run_eagerly=EAGER)
     before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     model.train_on_batch(batch, [target] * len(losses) if losses[1:] else target)
     for variable, old in zip(model.trainable_variables, before, strict=True):
