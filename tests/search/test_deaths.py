@@ -8,7 +8,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from microseg.search import deaths
-from microseg.search.deaths import WorkerMemoryError
+from microseg.search.deaths import NOTICED, WorkerMemoryError, with_its_machine
 
 
 @pytest.fixture
@@ -50,3 +50,46 @@ def test_afterwards_ray_is_as_it_was(tell):
     with pytest.raises(KeyboardInterrupt), deaths.survived():
         raise KeyboardInterrupt
     assert RayActorManager._actor_task_failed is before
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Let Ray tell of its machines: each time it is asked what comes next, the last for ever."""
+
+    def told(*answers):
+        left = list(answers)
+
+        def machines():
+            now = left.pop(0) if len(left) > 1 else left[0]
+            return [{"NodeManagerAddress": address, "Alive": alive} for address, alive in now]
+
+        monkeypatch.setattr(deaths.ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(deaths.ray, "nodes", machines)
+
+    return told
+
+
+HEAD, UP, DOWN = ("10.0.0.1", True), ("10.0.0.2", True), ("10.0.0.2", False)
+WORKER = "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\tip: 10.0.0.2\nThe worker process has died."
+
+
+@pytest.mark.parametrize(
+    ("answers", "lost", "waited"),
+    [
+        ([[HEAD, UP]] * 3 + [[HEAD, DOWN]], True, 3),
+        ([[HEAD, DOWN]], True, 0),
+        ([[HEAD, DOWN, UP]], False, NOTICED),  # a new one has its address
+        ([[HEAD, UP]], False, NOTICED),
+        ([[UP]], False, 0),  # nothing to wait for: the driver is there too
+    ],
+)
+def test_a_machine_is_given_time_to_be_known_as_lost(nodes, answers, lost, waited):
+    nodes(*answers)
+    slept = []
+    assert with_its_machine(RayActorError(error_msg=WORKER), slept.append) is lost
+    assert sum(slept) == waited
+
+
+def test_ray_is_not_asked_about_a_worker_without_an_address(nodes):
+    nodes([HEAD, DOWN])
+    assert not with_its_machine(RayActorError(error_msg="The actor died."))

@@ -1,15 +1,22 @@
-"""A worker that Ray ended to save the machine's memory ends its trial's attempt, not the study."""
+"""How workers die: ended by Ray to save the machine's memory, or with their machine."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 HEARD = ("_actor_start_failed", "_actor_task_failed")  # where Tune is told that a worker died
+LOST = "because its node has died"  # what Ray 2.60 says of a worker whose machine is gone; its type does not
+NOTICED = 30  # seconds in which Ray knows that a machine is gone: 14 were seen
+
+_ADDRESS = re.compile(r"^\s*ip: (\S+)$", re.MULTILINE)
 
 
 class WorkerMemoryError(RayActorError):
@@ -40,3 +47,26 @@ def _as_death(handle: Callable[..., None]) -> Callable[..., None]:
         handle(manager, exception=exception, **tracked)
 
     return told
+
+
+def with_its_machine(error: RayActorError, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Say whether a worker died because its machine did, or was taken away.
+
+    Of a machine that loses power the processes may end one after the other, the worker's before the one that
+    speaks for the machine: Ray then tells of a worker's death first, and knows the machine's seconds later.
+    """
+    if error.preempted or LOST in str(error):
+        return True
+    address = _ADDRESS.search(str(error))
+    if address is None or not ray.is_initialized():
+        return False
+    for _ in range(NOTICED):
+        alive = {
+            node["NodeManagerAddress"]: node["Alive"] for node in ray.nodes()
+        }  # the newest of an address
+        if len(alive) < 2:  # this machine is the only one
+            return False
+        if not alive.get(address[1]):
+            return True
+        sleep(1)
+    return False

@@ -12,14 +12,13 @@ import ray.exceptions
 from microseg.config import TrialConfig
 from microseg.data.files import replacing
 from microseg.errors import MicrosegError
-from microseg.search.deaths import WorkerMemoryError
+from microseg.search.deaths import WorkerMemoryError, with_its_machine
 
 FILE = "incidents.json"
 # So many of a kind end a trial. The death of a machine is no fault of it, unless it is what kills them.
 MOST = {"out_of_memory": 2, "failed": 2, "machine_lost": 10}
 
 CAUSE = re.compile(r"\w*(Error|Exception): \S")
-LOST = "because its node has died"  # what Ray 2.60 says of a worker whose machine is gone; its type does not
 
 Kind = Literal["out_of_memory", "failed", "machine_lost"]
 
@@ -94,19 +93,15 @@ def classify(error: BaseException | None) -> Incident:
     cause: Any = getattr(error, "cause", None) or error
     if isinstance(cause, TrialMemoryError | WorkerMemoryError):
         return Incident("out_of_memory", describe(cause))
-    return Incident("machine_lost" if _with_its_machine(cause) else "failed", describe(cause))
-
-
-def _with_its_machine(error: Any) -> bool:
-    return isinstance(error, ray.exceptions.RayActorError) and (error.preempted or LOST in str(error))
+    if isinstance(cause, ray.exceptions.RayActorError) and with_its_machine(cause):
+        return Incident("machine_lost", "the worker's machine was lost")
+    return Incident("failed", describe(cause))
 
 
 def describe(error: Any) -> str:
     """Return an error in one line: its first or, where that only announces, what raised it first."""
     if isinstance(error, WorkerMemoryError):
         return "the machine ran out of memory, Ray ended the worker"
-    if _with_its_machine(error):
-        return "the worker's machine was lost"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the worker process died"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
