@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 from rich.console import Console
+from services import free_ports
 
 from microseg import runtime
 from microseg import study as studies
@@ -199,12 +199,6 @@ def test_the_report_is_one_file_that_opens_offline(desk):
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)|url\((?!#)|@import|<script""", page)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def ask(port: int, image: Path) -> np.ndarray:
     row = {"image": base64.b64encode(image.read_bytes()).decode()}
     request = urllib.request.Request(
@@ -224,7 +218,7 @@ def test_the_promoted_model_serves_what_predict_writes(desk):
     forced = desk.run("promote", "--model", "cells", "--force", "--why", "two groups decide nothing")
     assert "version 1 is now champion" in forced
     uri = "models:/cells@champion"
-    port = free_port()
+    (port,) = free_ports(1)
     command = [
         sys.executable,
         "-m",
