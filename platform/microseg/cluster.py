@@ -96,8 +96,12 @@ def _address() -> str:
     return os.environ.get("RAY_ADDRESS") or LOCAL
 
 
-def _start() -> None:
-    """Start Ray, or join it, without a word of its own."""
+def _start(again: bool = True) -> None:
+    """Start Ray, or join it, without a word of its own.
+
+    Ray gives its own processes half a minute, which are not enough on a machine that starts much else; what
+    they load lies in the memory by the second time.
+    """
     import ray
 
     _forget_token()
@@ -118,6 +122,9 @@ def _start() -> None:
             "this machine"
         ) from error
     except Exception as error:  # Ray reports a start that takes too long as a bare Exception
+        if again:
+            _start(again=False)
+            return
         raise MicrosegError(
             f"Ray did not start ({one_line(error)}); free cores and memory of this machine, and try again"
         ) from error

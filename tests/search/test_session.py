@@ -81,6 +81,21 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
         pass
 
 
+def test_a_ray_that_starts_late_is_started_once_more(monkeypatch):
+    attempts = []
+
+    def late(**options):
+        attempts.append(options)
+        if len(attempts) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(session.ray, "init", late)
+    with cluster.joined():
+        pass
+    assert len(attempts) == 2 and attempts[0] == attempts[1]
+
+
 def test_workers_elsewhere_get_what_they_need_and_no_more(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     given = {"MLFLOW_TRACKING_URI": "https://lab", "TF_X": "1", "MICROSEG_HOME": "/shared"}
