@@ -1,16 +1,21 @@
-"""A Ray cluster of two machines, both on this host: its address is all that changes."""
+"""A study on a Ray cluster is that of one machine: on two that share a folder, and on machines that share nothing.
+
+Of those, one dies in the middle. Each is a Ray node in namespaces of its own: it has another name and address,
+its processes die with it, and where the driver and the other machines keep files it sees an empty folder.
+"""
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import yaml
+from mlflow import MlflowClient
+from services import TOKEN, Machine, may_live_apart
 
 from microseg.report import find_study
 from microseg.tracking import tree
@@ -18,128 +23,231 @@ from microseg.tracking import tree
 pytestmark = pytest.mark.slow
 
 SPACE = {
-    "trials": 2,
-    "folds": 2,
-    "asha": None,
-    "race": None,
     "concurrency": 2,
-    "space": {
-        "model": {"name": "unet", "params": {"depth": 2, "filters": {"choice": [4, 6]}}},
-        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
-        "augment": {"name": "flips"},
-        "preprocess": {"name": "percentile", "params": {"clahe": 4.0}},
-        "tile": 64,
-        "epochs": 3,
-        "steps_per_epoch": 6,
-    },
+    "model": {"name": "unet", "params": {"depth": 2, "filters": {"choice": [4, 6]}}},
+    "augment": {"name": "flips"},
+    "preprocess": {"name": "percentile", "params": {"clahe": 4.0}},
+    "tile": 64,
+    "epochs": 4,
 }
+ON = "search", "--space", "space.yaml", "--study"
 
 
-# A head asks for a token where a local Ray has left one (ray 2.60); whoever joins by an explicit address has
-# to be told so.
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+@contextmanager
+def running(machines):
+    """Start machines in their order, each with the folders that it shall not see; end them, the last one first."""
+    started = []
+    try:
+        for machine, hidden in machines:
+            started.append(machine)
+            machine.start(*hidden)
+        yield
+    finally:
+        for machine in reversed(started):
+            machine.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def short_folder():
+    """Yield a folder for a cluster's sockets, whose paths may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
-class Cluster:
-    """Two machines of one core each, as `ray start` makes them: they know nothing of who will use them."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self._folder = folder
-        kept = {name: env[name] for name in ("PATH", "HOME", "RAY_worker_niceness")}
-        self._env = kept | TOKEN
-        port = free_port()
-        self.address = f"127.0.0.1:{port}"
-        head = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
-        self._machines: dict[Path, subprocess.Popen[bytes]] = {}
-        self._start("head", *head, f"--ray-client-server-port={free_port()}")
-        self._start("other", f"--address={self.address}")
-
-    def _start(self, name: str, *options: str) -> None:
-        command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
-            *("--num-cpus=1", "--num-gpus=0", f"--object-store-memory={100 * 2**20}"),
-            *("--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"),
-            *options,
-        ]
-        log = self._folder / f"{name}.log"
-        with log.open("wb") as out:
-            machine = subprocess.Popen(
-                command, cwd="/", env=self._env, start_new_session=True, stdout=out, stderr=out
-            )
-        self._machines[log] = machine
-        deadline = time.monotonic() + 120
-        while "Ray runtime started" not in log.read_text():
-            assert machine.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-
-    def stop(self) -> None:
-        for machine in reversed(self._machines.values()):
-            machine.send_signal(signal.SIGTERM)  # which ends what it started, and no other Ray
-        for machine in self._machines.values():
-            try:
-                machine.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(machine.pid, signal.SIGKILL)
-                machine.wait(30)
+def joining(head, number):
+    """Return the words with which a machine of one core joins a cluster on this host."""
+    return f"--address={head.address}", f"--node-ip-address=127.0.0.{number}", "--num-cpus=1"
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, desk_in):
-    """The same study on this machine, then on the cluster."""
+    """The study on this machine."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
-    (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    search = ("search", "--data", "cells", "--space", "space.yaml", "--study")
-    desk.run(*search, "here")
+    desk.run(*desk.begin("here", **SPACE))
     desk.decoded = arrays(desk.folder)
-    # Short, because Ray puts sockets in it, whose paths may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-        cluster = Cluster(Path(folder), desk.env)
-        try:
-            desk.env["RAY_ADDRESS"] = cluster.address
-            desk.refusal = desk.run(*search, "refused", code=2)
-            desk.env |= TOKEN
-            desk.run(*search, "there")
-        finally:
-            cluster.stop()
     return desk
+
+
+@pytest.fixture(scope="module")
+def cluster(desk, tmp_path_factory):
+    """The study on two machines of one core each, which see the same folders; and what a stranger is told."""
+    homes, before = tmp_path_factory.mktemp("cluster"), dict(desk.env)
+    with short_folder() as folder:
+        head = Machine.head("head", homes / "head", desk.env, folder, cores=1)
+        other = Machine("other", homes / "other", desk.env, *joining(head, 2))
+        with running([(head, ()), (other, ())]):
+            desk.env["RAY_ADDRESS"] = head.address
+            refusal = desk.run(*ON, "refused", "--data", "cells", code=2)
+            desk.env |= TOKEN
+            desk.run(*ON, "there", "--data", "cells")
+    desk.env = before
+    return SimpleNamespace(refusal=refusal, decoded=arrays(desk.folder), elsewhere=[*homes.rglob("*.npy")])
 
 
 def arrays(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / ".microseg").rglob("*.npy")}
 
 
-def trials(desk, name: str) -> list:
-    study = find_study(desk.client, name)
-    found = tree.children(desk.client, study.info.experiment_id, study.info.run_id)
+def trials(client: MlflowClient, name: str) -> list:
+    study = find_study(client, name)
+    found = tree.children(client, study.info.experiment_id, study.info.run_id)
     return sorted(found, key=lambda run: run.info.run_name)
 
 
-def test_trials_run_on_both_machines_at_once(desk):
+def assert_same(client: MlflowClient, here: str, there: list) -> None:
+    """Compare the trials of a study with those of the study of this machine."""
+    for one, other in zip(trials(client, here), there, strict=True):
+        assert one.data.params == other.data.params
+        assert one.data.tags[tree.STATE] == other.data.tags[tree.STATE] == "completed"
+        assert other.info.status == "FINISHED"
+        assert other.data.metrics["cv/dice_mean"] == pytest.approx(one.data.metrics["cv/dice_mean"], abs=1e-6)
+
+
+def test_trials_run_on_both_machines_at_once(desk, cluster):
     """Each machine has one core and each trial takes one: those that overlap are on two machines."""
-    first, second = trials(desk, "there")
+    first, second = trials(desk.client, "there")
     assert first.data.tags["microseg.worker"] != second.data.tags["microseg.worker"]
     assert max(first.info.start_time, second.info.start_time) < min(first.info.end_time, second.info.end_time)
 
 
-def test_the_result_is_that_of_one_machine(desk):
-    for here, there in zip(trials(desk, "here"), trials(desk, "there"), strict=True):
-        assert here.data.params == there.data.params
-        assert here.data.tags[tree.STATE] == there.data.tags[tree.STATE] == "completed"
-        assert there.data.metrics["cv/dice_mean"] == pytest.approx(
-            here.data.metrics["cv/dice_mean"], abs=1e-6
-        )
+def test_the_result_is_that_of_one_machine(desk, cluster):
+    assert_same(desk.client, "here", trials(desk.client, "there"))
 
 
-def test_images_that_were_decoded_once_are_not_decoded_again(desk):
-    assert desk.decoded and arrays(desk.folder) == desk.decoded
+def test_images_that_were_decoded_once_are_not_decoded_again(desk, cluster):
+    assert desk.decoded and cluster.decoded == desk.decoded and not cluster.elsewhere
 
 
-def test_a_driver_without_the_token_is_told_what_to_do(desk):
-    assert "no Ray cluster answers there" in desk.refusal and "RAY_AUTH_MODE=token" in desk.refusal
+def test_a_driver_without_the_token_is_told_what_to_do(cluster):
+    assert "no Ray cluster answers there" in cluster.refusal and "RAY_AUTH_MODE=token" in cluster.refusal
+
+
+class Watch(threading.Thread):
+    """Looks at the store while a study runs, and kills the machine of the first trial that is in the middle."""
+
+    def __init__(self, server, machines, client) -> None:
+        super().__init__(daemon=True)
+        self.server, self.machines, self.client = server, {one.name: one for one in machines}, client
+        self.seen: set[tuple[str, ...]] = set()
+        self.victim, self.trial = "", ""
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        while not self.done.wait(0.2):
+            for key in self.server.keys("lab", "state/studies/"):
+                parts = tuple(key.split("/")[3:])
+                self.seen.add(parts)
+                if parts[-1:] == ("state-2.npz",) and not self.victim:  # a folder may be listed, for a moment
+                    self._strike(parts[0])
+
+    def _strike(self, trial: str) -> None:
+        study = find_study(self.client, "apart")
+        runs = tree.children(self.client, study.info.experiment_id, study.info.run_id)
+        run = next(run for run in runs if run.info.run_name == trial)
+        self.victim, self.trial = run.data.tags["microseg.worker"].partition(",")[0], trial
+        self.machines[self.victim].kill()
+
+    def epochs(self, attempt: str) -> set[int]:
+        """Return the epochs of the first fold that an attempt at the trial has kept."""
+        states = [parts[-1] for parts in self.seen if parts[:3] == (self.trial, attempt, "fold-0")]
+        return {int(name.split("-")[1][:-4]) for name in states if name.startswith("state-")}
+
+
+@pytest.fixture(scope="module")
+def lab(desk, tmp_path_factory, s3_server, auth_server):
+    """The study on machines that share no folder, one of which is killed."""
+    if not may_live_apart():
+        pytest.skip("no namespaces for this user: the machines would see each other's files")
+    s3_server.bucket("lab")
+    for file in (desk.folder / "cells").rglob("*.*"):
+        name = file.relative_to(desk.folder).as_posix()
+        s3_server.client().upload_file(str(file), "lab", f"sets/{name}")
+    homes, before = tmp_path_factory.mktemp("machines"), dict(desk.env)
+    desk.env |= s3_server.variables | auth_server.variables() | TOKEN
+    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
+        for name, value in auth_server.variables().items():
+            patch.setenv(name, value)
+        desk.server = MlflowClient(auth_server.address)
+        head = Machine.head("desk-machine", homes / "head", desk.env, folder, cores=0)
+        desk.env["RAY_ADDRESS"] = head.address
+        desk.machines = [
+            Machine(f"machine-{number}", homes / str(number), desk.env, *joining(head, number))
+            for number in (2, 3)
+        ]
+        desk.watch = Watch(s3_server, desk.machines, desk.server)
+        with running([(head, ()), *((machine, (desk.folder, folder)) for machine in desk.machines)]):
+            desk.refusal = desk.run(*ON, "refused", "--data", "s3://lab/sets/cells", code=2)
+            desk.env["MICROSEG_STORE"] = "s3://lab/state"
+            desk.watch.start()
+            try:
+                desk.run(*ON, "apart", "--data", "s3://lab/sets/cells")
+            finally:
+                desk.watch.done.set()
+                desk.watch.join(30)
+        desk.env = before | s3_server.variables | {"MICROSEG_STORE": "s3://lab/state"}
+        yield desk
+
+
+def test_a_machine_that_sees_nothing_is_told_of_before_anything_starts(lab):
+    assert lab.refusal.startswith("microseg: machine machine-") and lab.refusal.count("\n") == 1
+    assert "does not see" in lab.refusal and "or set MICROSEG_STORE=s3://BUCKET/PREFIX" in lab.refusal
+    assert not (lab.folder / ".microseg" / "studies" / "refused").exists()
+
+
+def test_the_result_is_that_of_one_machine_although_one_died(lab):
+    assert lab.watch.victim
+    assert_same(lab.client, "here", trials(lab.server, "apart"))
+
+
+def test_the_trial_went_on_elsewhere_from_its_last_checkpoint(lab):
+    (run,) = [run for run in trials(lab.server, "apart") if run.info.run_name == lab.watch.trial]
+    other = next(machine.name for machine in lab.machines if machine.name != lab.watch.victim)
+    assert run.data.tags["microseg.worker"].startswith(f"{other},")
+    assert max(lab.watch.epochs("000001")) <= min(lab.watch.epochs("000002"))
+
+
+def test_nothing_is_doubled_and_every_fold_ended_once(lab):
+    for trial in trials(lab.server, "apart"):
+        folds = list(tree.children(lab.server, trial.info.experiment_id, trial.info.run_id))
+        assert sorted(fold.info.run_name for fold in folds) == [
+            f"{trial.info.run_name}/fold-{number}" for number in (1, 2)
+        ]
+        for fold in folds:
+            assert fold.info.status == "FINISHED"
+            steps = [point.step for point in lab.server.get_metric_history(fold.info.run_id, "val/dice")]
+            assert steps == [*range(1, len(steps) + 1)]
+
+
+def test_networks_are_on_s3_and_the_store_is_empty_afterwards(lab, s3_server):
+    networks = [key for key in s3_server.keys("mlflow") if key.endswith("model/model.keras")]
+    assert len(networks) == 4
+    assert s3_server.keys("lab", "state/") == []
+
+
+def test_each_machine_has_the_images_in_its_own_folder_and_no_state(lab):
+    images = sorted(file.name for file in (lab.folder / "cells").rglob("*.tif"))
+    for machine in lab.machines:
+        own = machine.home / "microseg"
+        assert sorted(file.name for file in own.glob("cache/remote/*/cells/**/*.tif")) == images
+        left = [path.name for path in (own / "work").iterdir()]
+        assert left == ["lock"] or machine.name == lab.watch.victim
+
+
+def test_a_driver_that_was_killed_goes_on_from_the_store(lab, s3_server):
+    """Its worker may live on; the state of the trial is that of one of them, whoever writes when."""
+    search = ("search", "--study", "killed", "--trials", "1")
+    driver = lab.start(*search, "--data", "s3://lab/sets/cells", "--space", "space.yaml")
+    while not any(key.endswith("state-2.npz") for key in s3_server.keys("lab", "state/studies/killed")):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.2)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    lab.run(*search, "--resume")
+    (there,) = trials(lab.client, "killed")
+    here = next(run for run in trials(lab.client, "here") if run.info.run_name == there.info.run_name)
+    assert there.info.status == "FINISHED" and there.data.tags[tree.STATE] == "completed"
+    assert there.data.metrics["cv/dice_mean"] == pytest.approx(here.data.metrics["cv/dice_mean"], abs=1e-6)
+    for fold in tree.children(lab.client, there.info.experiment_id, there.info.run_id):
+        steps = [point.step for point in lab.client.get_metric_history(fold.info.run_id, "val/dice")]
+        assert fold.info.status == "FINISHED" and steps == [*range(1, len(steps) + 1)]
+    assert s3_server.keys("lab", "state/") == []
