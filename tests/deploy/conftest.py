@@ -56,8 +56,11 @@ def read(deploy) -> Callable[[dict[str, str]], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def filled(variables) -> dict[str, str]:
-    """.env as somebody has it who has filled in every secret."""
-    return {name: value or f"{name.lower()}-0123456789" for name, value in variables.items()}
+    """.env as somebody has it who has filled in every secret, and the name of a proxy."""
+    given = {name: value or f"{name.lower()}-0123456789" for name, value in variables.items()}
+    hosts = f"{given['MLFLOW_SERVER_ALLOWED_HOSTS']},mlflow.lab.example"
+    page = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "https://mlflow.lab.example"}
+    return given | page | {"MLFLOW_SERVER_ALLOWED_HOSTS": hosts}
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ What differs is what a container brings: names of hosts, folders, PostgreSQL's i
 same script of the first start), and ports of Ray and SeaweedFS that are fixed where each has an address of its own.
 """
 
+import base64
 import contextlib
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from services import Postgres, free_ports
 
 pytestmark = pytest.mark.slow
@@ -256,6 +258,56 @@ def test_the_servers_ask_for_passwords(topology, filled, monkeypatch):
     store = topology.environment("job")["MLFLOW_S3_ENDPOINT_URL"]
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{store}/microseg", timeout=10)
+
+
+@pytest.mark.parametrize(("page", "status"), [("mlflow.lab.example", 200), ("elsewhere.example", 403)])
+def test_mlflows_page_behind_a_proxy_may_ask_and_no_other(topology, filled, page, status):
+    """A browser says with each POST which page it is from."""
+    address = topology.environment("job")["MLFLOW_TRACKING_URI"]
+    token = base64.b64encode(f"analyst:{filled['ANALYST_PASSWORD']}".encode()).decode()
+    headers = {"Host": "mlflow.lab.example", "Origin": f"https://{page}", "Content-Type": "application/json"}
+    request = urllib.request.Request(
+        f"{address}/ajax-api/2.0/mlflow/runs/search",
+        data=b'{"experiment_ids": ["0"], "max_results": 1}',
+        headers=headers | {"Authorization": f"Basic {token}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == status
+    except urllib.error.HTTPError as error:
+        assert error.code == status, error.read()
+
+
+def test_purge_removes_what_was_deleted_from_the_database_and_the_bucket(
+    topology, filled, compose, monkeypatch
+):
+    import boto3
+
+    told = topology.environment("job")
+    for name, value in told.items():
+        if name.startswith(("MLFLOW_", "AWS_")):
+            monkeypatch.setenv(name, value)
+    client = MlflowClient(told["MLFLOW_TRACKING_URI"])
+    run = client.create_run(client.create_experiment("to be purged"))
+    client.log_text(run.info.run_id, "weights", "model.keras")
+    client.delete_run(run.info.run_id)
+
+    def kept() -> list[str]:
+        store = boto3.client("s3", endpoint_url=told["MLFLOW_S3_ENDPOINT_URL"])
+        keys = [entry["Key"] for entry in store.list_objects_v2(Bucket="microseg").get("Contents", [])]
+        return [key for key in keys if run.info.run_id in key and not key.endswith("/")]
+
+    command = compose["services"]["purge"]["command"]
+    assert topology.run("purge").returncode == 0
+    assert len(kept()) == 1  # it was deleted less than a month ago
+    now = [word.replace("--older-than=30d", "--older-than=0d") for word in command]
+    done = topology.run("purge", now)
+    assert done.returncode == 0, done.stderr
+    assert now != command and kept() == []
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", filled["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_run(run.info.run_id)
 
 
 @pytest.fixture(scope="module")
