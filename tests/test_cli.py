@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,3 +104,23 @@ def test_an_interruption_is_a_line_and_a_code_of_its_own(called, monkeypatch, st
     monkeypatch.setattr("microseg.data.synthetic.write_demo", stopped)
     code, _, said = called("demo-data", "cells")
     assert (code, said.strip()) == (130, "microseg: interrupted")
+
+
+@pytest.mark.parametrize("kind", ["mlflow", "requests"])
+def test_a_service_that_stays_away_during_a_study_is_one_line(called, monkeypatch, tmp_path, kind):
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    from microseg.cli import studies
+
+    text = "API request failed: too many 500 error responses\n\nTraceback: a page of it"
+    error = MlflowException(text) if kind == "mlflow" else requests.exceptions.RetryError(text)
+
+    def search(request, console):
+        raise error
+
+    monkeypatch.setattr(studies, "_studies", lambda: SimpleNamespace(Request=SimpleNamespace, search=search))
+    code, _, err = called("search", "--data", str(tmp_path), "--study", "first")
+    assert code == 2 and err.count("\n") == 1
+    assert "fails (API request failed: too many 500 error responses)" in err
+    assert err.endswith("once it is back: microseg search --study first --resume\n")

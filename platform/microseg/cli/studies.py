@@ -14,7 +14,7 @@ from microseg.cli.options import Data, Folds, Model, Seed, Study, data_options, 
 from microseg.cli.root import app, out, say
 from microseg.config import SearchConfig, parse, read_search, read_trial
 from microseg.data.options import DataOptions
-from microseg.errors import MicrosegError
+from microseg.errors import MicrosegError, first_line
 from microseg.runtime import load_tensorflow
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,14 +60,23 @@ def _changed(config: SearchConfig, source: str, given: dict[str, Any]) -> Search
 
 @contextmanager
 def _resumable(study: str) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
+    """Say how to go on: after Ctrl-C, and where a service stays away for longer than it is waited for."""
+    on = f"microseg search --study {study} --resume"
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write(
-            f"microseg: what is finished is kept; to go on: microseg search --study {study} --resume\n"
-        )
+        sys.stderr.write(f"microseg: what is finished is kept; to go on: {on}\n")
         raise
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+
+        if not isinstance(error, MlflowException | RequestException):
+            raise
+        raise MicrosegError(
+            f"the tracking server, or the storage behind it, fails ({first_line(error)}); what is finished "
+            f"is kept; once it is back: {on}"
+        ) from error
 
 
 def _run(request: Any) -> None:
