@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,18 +122,32 @@ def test_a_driver_without_the_token_is_told_what_to_do(cluster):
     assert "no Ray cluster answers there" in cluster.refusal and "RAY_AUTH_MODE=token" in cluster.refusal
 
 
+def command_lines() -> set[bytes]:
+    """Return those of all processes on this host, which everybody on it may read."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.add(file.read_bytes())
+    return found
+
+
 class Watch(threading.Thread):
-    """Looks at the store while a study runs, and kills the machine of the first trial that is in the middle."""
+    """Looks at the store while a study runs, and kills the machine of the first trial that is in the middle.
+
+    It looks at the processes too.
+    """
 
     def __init__(self, server, machines, client) -> None:
         super().__init__(daemon=True)
         self.server, self.machines, self.client = server, {one.name: one for one in machines}, client
         self.seen: set[tuple[str, ...]] = set()
+        self.commands: set[bytes] = set()
         self.victim, self.trial = "", ""
         self.done = threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(0.2):
+            self.commands |= command_lines()
             for key in self.server.keys("lab", "state/studies/"):
                 parts = tuple(key.split("/")[3:])
                 self.seen.add(parts)
@@ -184,8 +198,22 @@ def lab(desk, tmp_path_factory, s3_server, auth_server):
             finally:
                 desk.watch.done.set()
                 desk.watch.join(30)
+            written = [file for place in (folder, homes) for file in place.rglob("*") if file.is_file()]
+            desk.public = {str(file): file.read_bytes() for file in written}  # Ray's logs, and the machines'
+        desk.secrets = [
+            desk.env[name] for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", *TOKEN)
+        ]
         desk.env = before | s3_server.variables | {"MICROSEG_STORE": "s3://lab/state"}
         yield desk
+
+
+def test_credentials_are_on_no_command_line_and_in_no_log(lab):
+    """They reach the workers from memory to memory: the machines were started without them."""
+    assert any(b"ray::" in line for line in lab.watch.commands) and len(lab.public) > 10
+    told = {str(line): line for line in lab.watch.commands} | lab.public
+    secrets = [secret.encode() for secret in lab.secrets if secret != "token"]  # the mode, not the token
+    assert len(secrets) == 3
+    assert {place for place, text in told.items() for secret in secrets if secret in text} == set()
 
 
 def test_a_machine_that_sees_nothing_is_told_of_before_anything_starts(lab):
