@@ -86,8 +86,11 @@ WORKER = "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\ti
 def test_a_machine_is_given_time_to_be_known_as_lost(nodes, answers, lost, waited):
     nodes(*answers)
     slept = []
-    assert with_its_machine(RayActorError(error_msg=WORKER), slept.append) is lost
+    assert with_its_machine(RayActorError(error_msg=WORKER), sleep=slept.append) is lost
     assert sum(slept) == waited
+    nodes(*answers)
+    unreachable = RayActorError(error_msg="The actor 1 is unavailable: RpcError")
+    assert with_its_machine(unreachable, "10.0.0.2", sleep=slept.append) is lost
 
 
 def test_ray_is_not_asked_about_a_worker_without_an_address(nodes):

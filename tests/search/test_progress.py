@@ -130,7 +130,9 @@ def test_why_an_attempt_failed_is_kept_for_the_next_and_handed_on_at_last(tmp_pa
     )
     settings = {"trial": {"name": "trial-001"}, "config": {"accumulation": 2}}
     kept, text = tmp_path / "error.pkl", tmp_path / "error.txt"
-    trial = SimpleNamespace(config=settings, pickled_error_file=str(kept), error_file=str(text))
+    trial = SimpleNamespace(
+        last_result={}, config=settings, pickled_error_file=str(kept), error_file=str(text)
+    )
     kept.write_bytes(pickle.dumps(ValueError("no such thing")))
     failures.on_trial_recover(0, [], trial)
     text.write_text("Failure # 1 (occurred now)\nold\nFailure # 2 (occurred now)\nno room\n")

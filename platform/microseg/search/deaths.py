@@ -49,16 +49,28 @@ def _as_death(handle: Callable[..., None]) -> Callable[..., None]:
     return told
 
 
-def with_its_machine(error: RayActorError, sleep: Callable[[float], None] = time.sleep) -> bool:
+def with_its_machine(
+    error: RayActorError, address: str = "", sleep: Callable[[float], None] = time.sleep
+) -> bool:
     """Say whether a worker died because its machine did, or was taken away.
 
     Of a machine that loses power the processes may end one after the other, the worker's before the one that
     speaks for the machine: Ray then tells of a worker's death first, and knows the machine's seconds later.
+
+    Parameters
+    ----------
+    error : RayActorError
+        What Ray says of the worker.
+    address : str
+        Of its machine, where the error does not tell: one of a worker that cannot be reached does not.
+    sleep : callable
+        Waits for so many seconds.
     """
     if error.preempted or LOST in str(error):
         return True
-    address = _ADDRESS.search(str(error))
-    if address is None or not ray.is_initialized():
+    told = _ADDRESS.search(str(error))
+    address = told[1] if told else address
+    if not address or not ray.is_initialized():
         return False
     for _ in range(NOTICED):
         alive = {
@@ -66,7 +78,7 @@ def with_its_machine(error: RayActorError, sleep: Callable[[float], None] = time
         }  # the newest of an address
         if len(alive) < 2:  # this machine is the only one
             return False
-        if not alive.get(address[1]):
+        if not alive.get(address):
             return True
         sleep(1)
     return False

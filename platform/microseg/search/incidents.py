@@ -82,18 +82,19 @@ def relieved(config: TrialConfig, found: list[Incident]) -> TrialConfig:
     return config.model_copy(update={"accumulation": config.accumulation * further})
 
 
-def classify(error: BaseException | None) -> Incident:
+def classify(error: BaseException | None, address: str = "") -> Incident:
     """Say what an error of a worker means.
 
     Out of memory is TensorFlow's ResourceExhaustedError, which the worker turns into `TrialMemoryError`,
     or Ray's OutOfMemoryError, by which it ends a worker before the system does and which arrives as
     `WorkerMemoryError`. A worker may die with its machine, by itself (the system's own end of a process
-    that takes too much memory is such a death), or of an exception: the latter two are failures.
+    that takes too much memory is such a death), or of an exception: the latter two are failures. ``address``
+    is that of the worker's machine, as far as it is known.
     """
     cause: Any = getattr(error, "cause", None) or error
     if isinstance(cause, TrialMemoryError | WorkerMemoryError):
         return Incident("out_of_memory", describe(cause))
-    if isinstance(cause, ray.exceptions.RayActorError) and with_its_machine(cause):
+    if isinstance(cause, ray.exceptions.RayActorError) and with_its_machine(cause, address):
         return Incident("machine_lost", "the worker's machine was lost")
     return Incident("failed", describe(cause))
 

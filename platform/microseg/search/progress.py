@@ -159,13 +159,17 @@ class Failures(Callback):
         """Leave a note for the attempt that follows; its worker is not started yet."""
         folder = self._job.workdir / trial.config["trial"]["name"]
         parts = trial.config["config"]["accumulation"]
-        incidents.note(folder, incidents.classify(_error(trial))._replace(accumulation=parts))
+        incidents.note(folder, _incident(trial)._replace(accumulation=parts))
         if self._job.store:
             state.note(f"{self._job.store}/{folder.name}", folder)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Hand on the error in words."""
-        self._explain(trial.config, incidents.classify(_error(trial)).text)
+        self._explain(trial.config, _incident(trial).text)
+
+
+def _incident(trial: Any) -> incidents.Incident:
+    return incidents.classify(_error(trial), (trial.last_result or {}).get("node_ip", ""))
 
 
 def _error(trial: Any) -> BaseException:
