@@ -384,7 +384,7 @@ class Machine:
             *("--max-worker-port=0", f"--dashboard-agent-listen-port={free_ports(1)[0]}", *options),
         ]
         kept = {name: env[name] for name in ("PATH", "HOME", "RAY_worker_niceness")}
-        self._env = kept | TOKEN | {"MICROSEG_HOME": str(home / "microseg")}
+        self.env = kept | TOKEN | {"MICROSEG_HOME": str(home / "microseg")}
 
     @classmethod
     def head(cls, name: str, home: Path, env: Mapping[str, str], folder: Path, cores: int) -> "Machine":
@@ -408,7 +408,7 @@ class Machine:
             command = [*_APART, "sh", "-c", f'hostname {self.name} && {mounts} && exec "$@"', "sh", *command]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, cwd=self.home, env=self._env, start_new_session=True, stdout=out, stderr=out
+                command, cwd=self.home, env=self.env, start_new_session=True, stdout=out, stderr=out
             )
         deadline = time.monotonic() + 2 * PATIENCE
         while "Ray runtime started" not in self.log.read_text():
