@@ -122,6 +122,16 @@ def test_a_driver_without_the_token_is_told_what_to_do(cluster):
     assert "no Ray cluster answers there" in cluster.refusal and "RAY_AUTH_MODE=token" in cluster.refusal
 
 
+def texts(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files below a folder in which others work."""
+    found = {}
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            if file.is_file():
+                found[str(file)] = file.read_bytes()
+    return found
+
+
 def command_lines() -> set[bytes]:
     """Return those of all processes on this host, which everybody on it may read."""
     found = set()
@@ -198,8 +208,7 @@ def lab(desk, tmp_path_factory, s3_server, auth_server):
             finally:
                 desk.watch.done.set()
                 desk.watch.join(30)
-            written = [file for place in (folder, homes) for file in place.rglob("*") if file.is_file()]
-            desk.public = {str(file): file.read_bytes() for file in written}  # Ray's logs, and the machines'
+            desk.public = texts(folder) | texts(homes)  # Ray's logs, and the machines'
         desk.secrets = [
             desk.env[name] for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", *TOKEN)
         ]
