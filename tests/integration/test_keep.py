@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from services import tiny_space
 
 from microseg.report import find_study, view
 from microseg.tracking.fold import MODEL
@@ -9,20 +10,9 @@ from microseg.tracking.keeping import NETWORK, REMOVED
 
 pytestmark = pytest.mark.slow
 
-SPACE = {
-    "trials": 2,
-    "folds": 2,
-    "asha": None,
-    "race": None,
-    "space": {
-        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
-        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [1e-4, 2e-2]}}},
-        "augment": {"name": "none"},
-        "tile": 64,
-        "epochs": 2,
-        "steps_per_epoch": 4,
-    },
-}
+SPACE = tiny_space(
+    optimizer={"name": "adam", "params": {"learning_rate": {"log_uniform": [1e-4, 2e-2]}}}, tile=64
+)
 
 
 @pytest.fixture(scope="module")

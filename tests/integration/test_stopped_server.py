@@ -13,26 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from services import tiny_space
 
 from microseg.report import find_study
 from microseg.tracking import tree
 
 pytestmark = pytest.mark.slow
 
-SPACE = {
-    "trials": 2,
-    "folds": 2,
-    "asha": None,
-    "race": None,
-    "space": {
-        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
-        "optimizer": {"name": "adam", "params": {"learning_rate": {"log_uniform": [5e-3, 2e-2]}}},
-        "augment": {"name": "none"},
-        "tile": 32,
-        "epochs": 3,
-        "steps_per_epoch": 4,
-    },
-}
+SPACE = tiny_space(epochs=3)
 TIMEOUT = 4  # seconds until MLflow's client asks again
 
 

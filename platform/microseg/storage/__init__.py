@@ -16,6 +16,7 @@ from microseg.data.files import content_hash
 from microseg.errors import MicrosegError
 from microseg.storage import s3
 from microseg.storage.mirror import download, objects
+from microseg.storage.s3 import is_remote as is_remote
 
 
 def home() -> Path:
@@ -26,11 +27,6 @@ def home() -> Path:
 def cache() -> Path:
     """Return the folder of decoded images, which all studies on this machine share."""
     return home() / "cache"
-
-
-def is_remote(uri: str) -> bool:
-    """Tell whether a URI lies in object storage (``s3://``)."""
-    return uri.startswith("s3://")
 
 
 def normalise(uri: str) -> str:

@@ -137,7 +137,7 @@ def local(place: str | Path, cache: Path) -> Path:
     MicrosegError
         As `mirror`.
     """
-    return mirror(str(place), cache) if str(place).startswith("s3://") else absolute(Path(place))
+    return mirror(str(place), cache) if s3.is_remote(str(place)) else absolute(Path(place))
 
 
 def _divided(uri: str) -> tuple[str, str]:

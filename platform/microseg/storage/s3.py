@@ -24,6 +24,11 @@ _REASONS = {
 }
 
 
+def is_remote(uri: str) -> bool:
+    """Tell whether a URI lies in object storage (``s3://``)."""
+    return uri.startswith("s3://")
+
+
 def address(uri: str, *, needs_key: bool) -> tuple[str, str]:
     """Return bucket and key of an ``s3://`` URI."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
