@@ -16,6 +16,7 @@ from microseg.config import SearchConfig, TrialConfig
 from microseg.errors import MicrosegError
 from microseg.search import database
 from microseg.search.database import patient
+from microseg.search.one_writer import OneWriter
 from microseg.search.records import INFEASIBLE, State, TrialRecord, outcome_of, recorded
 from microseg.search.samplers import learns_constraints, sampler
 from microseg.search.suggest import OptunaSuggest
@@ -51,7 +52,8 @@ class Trials:
         directions: list[Direction] = ["maximize" if config.mode == "max" else "minimize"]
         self._costs = int(config.against is not None)
         cheap: list[Direction] = ["minimize"] * self._costs
-        self._storage, own_name = database.opened(path, study)
+        storage, own_name = database.opened(path, study)
+        self._storage = OneWriter(storage)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=own_name,
