@@ -25,6 +25,7 @@ from microseg.training import (
     TrainingData,
     callbacks,
     finished_fold,
+    fold,
     run_trial,
     train_fold,
 )
@@ -97,6 +98,24 @@ def test_every_epoch_is_reported_once_and_then_the_result(trained):
         assert all(isinstance(value, float) for value in event.metrics.values())
     assert result.history == [event.metrics for event in events[:-1]]
     assert (result.epochs, result.state) == (5, "completed")
+
+
+def test_the_training_step_is_traced_once_and_does_the_same(data, tmp_path, monkeypatch):
+    """One that makes the optimizer's variables is traced twice."""
+    step, traced, histories = keras.Model.train_step, [], []
+
+    def traced_step(model, batch):
+        traced[-1] += 1
+        return step(model, batch)
+
+    monkeypatch.setattr(keras.Model, "train_step", traced_step)
+    for name in ("before", "within"):
+        traced.append(0)
+        result = train_fold(config(epochs=2), data, FOLD, tmp_path / name, lambda event: None)
+        histories.append([epoch["train/loss"] for epoch in result.history])
+        monkeypatch.setattr(fold, "build_optimizer", lambda compiled: None)
+    assert traced == [1, 2]
+    assert histories[0] == pytest.approx(histories[1], abs=1e-5)
 
 
 def test_it_learns_and_counts_what_it_cost(trained):

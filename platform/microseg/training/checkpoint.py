@@ -163,12 +163,10 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc] # Keras has n
         return time.process_time() - self._cpu_start
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Go on from the checkpoint."""
+        """Go on from the checkpoint; the optimizer is built."""
         if self._found is None:
             return
         course, weights, state, best_weights = self._found
-        if not self.model.optimizer.built:  # else its first step would, and begin from zero
-            self.model.optimizer.build(self.model.trainable_variables)
         self.model.set_weights(weights)
         for variable, value in zip(_state(self.model), state, strict=True):
             variable.assign(value)

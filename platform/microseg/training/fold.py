@@ -35,7 +35,16 @@ from microseg.training.callbacks import (
 )
 from microseg.training.checkpoint import Checkpoints, discard, identity
 from microseg.training.measurement import UNMEASURED, measure
-from microseg.training.network import Loss, Networks, accumulating, supervise, unfreezing, views, weights_hash
+from microseg.training.network import (
+    Loss,
+    Networks,
+    accumulating,
+    build_optimizer,
+    supervise,
+    unfreezing,
+    views,
+    weights_hash,
+)
 from microseg.training.results import (
     MODEL,
     FoldResult,
@@ -192,12 +201,14 @@ def _train(config: TrialConfig, data: TrainingData, fold: Fold, workdir: Path, r
     batches, steps = draw_batches(config, train, maps, config.seed + fold.index, first)
     draw = functools.partial(draw_samples, networks.inference, shown(valid), config)
     reporter = Reporter(fold.index, concerns.record, draw, report)
+    unfreeze = unfreezing(networks.training, config.model)  # it builds the optimizer for frozen weights too
+    build_optimizer(networks.training)
     networks.training.fit(
         batches,
         epochs=config.epochs,
         initial_epoch=first,
         steps_per_epoch=steps,
-        callbacks=[*concerns, checkpoints, reporter, *unfreezing(networks.training, config.model)],
+        callbacks=[*concerns, checkpoints, reporter, *unfreeze],
         verbose=0,
         shuffle=False,
     )

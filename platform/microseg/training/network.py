@@ -76,6 +76,15 @@ def accumulating(optimizer: keras.optimizers.Optimizer, parts: int) -> keras.opt
     return type(optimizer).from_config(optimizer.get_config() | {"gradient_accumulation_steps": parts})
 
 
+def build_optimizer(compiled: keras.Model) -> None:
+    """Make the optimizer's variables, unless they are there, before the training step is traced.
+
+    A step that makes them is traced twice, and tracing is most of what a training takes to its first step.
+    """
+    if not compiled.optimizer.built:
+        compiled.optimizer.build(compiled.trainable_variables)
+
+
 def unfreezing(compiled: keras.Model, component: Component) -> list[keras.callbacks.Callback]:
     """Return what trains an encoder along after a number of epochs, where the component asks for that.
 

@@ -18,7 +18,7 @@ from microseg.metrics import better
 from microseg.models import check_tile
 from microseg.runtime import fresh_session
 from microseg.training.fold import build_loss, build_networks, build_schedule, draw_batches, save_network
-from microseg.training.network import Loss, Networks, unfreezing
+from microseg.training.network import Loss, Networks, build_optimizer, unfreezing
 from microseg.training.results import TrainingData, fingerprint
 from microseg.training.validation import evaluate_images
 
@@ -103,6 +103,8 @@ def _train(config: TrialConfig, data: TrainingData, fold: Fold, epochs: int, pat
     loss = build_loss(config, pairs, maps)
     networks = build_networks(config, pairs[0].image.shape[-1], maps, loss)
     batches, steps = draw_batches(config, pairs, maps, config.seed + fold.index, 0)
+    unfreeze = unfreezing(networks.training, config.model)
+    build_optimizer(networks.training)
     course = networks.training.fit(
         batches,
         epochs=epochs,
@@ -110,7 +112,7 @@ def _train(config: TrialConfig, data: TrainingData, fold: Fold, epochs: int, pat
         callbacks=[
             build_schedule(config, networks.training),
             KeepSteady(networks, pairs, config, loss, epochs - max(1, epochs // LAST)),
-            *unfreezing(networks.training, config.model),
+            *unfreeze,
         ],
         verbose=0,
         shuffle=False,
