@@ -6,8 +6,10 @@ waits for ever without a word: what can never be met is refused here, before the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ray.tune import PlacementGroupFactory
 
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
@@ -49,6 +51,12 @@ class Share(NamedTuple):
     cpus: float
     gpus: float
     memory: float
+
+
+def asked(settings: Mapping[str, Any]) -> PlacementGroupFactory:
+    """Return what a trial with these settings asks Ray for; it was decided when the trial was proposed."""
+    share = settings["share"]
+    return PlacementGroupFactory([{"CPU": share["cpu"], "GPU": share["gpu"], "memory": share["memory"]}])
 
 
 class Packing:

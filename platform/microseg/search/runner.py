@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from mlflow import MlflowClient
 from ray import tune
-from ray.tune import PlacementGroupFactory
 from ray.tune.execution import class_cache
 from rich.console import Console
 
@@ -19,7 +18,7 @@ from microseg.search import deaths, worker
 from microseg.search.incidents import MOST
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
-from microseg.search.resources import Packing
+from microseg.search.resources import Packing, asked
 from microseg.search.scheduler import FoldRace
 from microseg.search.searcher import StudySearcher, reconcile
 from microseg.search.session import ray_session
@@ -32,12 +31,6 @@ from microseg.tracking.tree import StudyRun
 ATTEMPTS = sum(most - 1 for most in MOST.values()) + 2
 
 
-def _asked(settings: Mapping[str, Any]) -> PlacementGroupFactory:
-    """Return what a trial asks Ray for; it is decided when the trial is proposed."""
-    share = settings["share"]
-    return PlacementGroupFactory([{"CPU": share["cpu"], "GPU": share["gpu"], "memory": share["memory"]}])
-
-
 def _keep_keys_from_logs() -> None:
     """Let Ray Tune tell workers no keys of S3: what it tells them is in Ray's logs and on command lines.
 
@@ -45,6 +38,15 @@ def _keep_keys_from_logs() -> None:
     """
     names = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
+
+
+def trainable(train: Callable[..., None], job: Job) -> Any:
+    """Return what Ray Tune sends to each worker.
+
+    It is unpickled there before the trial begins, and each module that it names is loaded for that: of this
+    one's, which are the driver's, a worker needs none, and they load TensorFlow with all that Keras takes.
+    """
+    return tune.with_resources(functools.partial(train, job=job), asked)
 
 
 def run_trials(
@@ -89,7 +91,7 @@ def run_trials(
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)
         searcher = StudySearcher(trials, config.trials, runs, race, Packing(config, nodes), job)
         tuner = tune.Tuner(
-            tune.with_resources(functools.partial(train, job=job), _asked),
+            trainable(train, job),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=race,
