@@ -116,3 +116,19 @@ def test_import_loads_neither_tensorflow_nor_keras():
         subprocess.run([sys.executable, "-B", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([keras.layers.Conv2D(4, 3, padding="same", use_bias=False)], 2 * 9 * 4 * 64),
+        (
+            [keras.layers.Conv2D(4, 1, use_bias=False), keras.layers.Conv2D(2, 1, use_bias=False)],
+            (8 + 16) * 64,
+        ),
+    ],
+)
+def test_a_multiplication_and_an_addition_are_two_operations(layers, expected):
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    assert runtime.operations(network, (1, 8, 8, 1)) == expected
+    assert runtime.operations(network, (3, 8, 8, 1)) == 3 * expected

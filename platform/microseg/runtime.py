@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,25 @@ def load_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    with hidden("sklearn", "matplotlib"), silent_descriptor():
+    with hidden("sklearn", "matplotlib"), silent_descriptor(), uncollected():
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices("GPU")  # says at its first call that there is no driver
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Do not look for garbage, and afterwards never again among all that is there now.
+
+    Imports keep nearly all that they make, and each look would go through the whole of it.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -171,6 +188,31 @@ def input_gradient(function: Callable[[Any], Any], inputs: NDArray[np.float32]) 
         tape.watch(given)
         value = function(given)
     return np.asarray(tape.gradient(value, given), np.float32)
+
+
+def operations(network: Any, shape: Sequence[int]) -> int:
+    """Return the floating-point operations of one prediction: a multiplication and an addition count two.
+
+    Parameters
+    ----------
+    network : keras.Model
+        The network.
+    shape : sequence of int
+        Of the images, (batch, height, width, channels).
+    """
+    import tensorflow as tf
+
+    profiler, given = tf.compat.v1.profiler, tf.TensorSpec(shape, "float32")
+    graph = tf.function(lambda images: network(images, training=False)).get_concrete_function(given).graph
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # it warns of a function of its own, which is deprecated
+    try:
+        found = profiler.profile(graph, options=options.with_empty_output().build())
+    finally:
+        logger.setLevel(level)
+    return int(found.total_float_ops)
 
 
 def peak_memory() -> int:

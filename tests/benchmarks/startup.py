@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-from measure import Search, search_once, spread, terminal, timed, write_json
+from measure import spread, terminal, timed, write_json
 from rich.table import Table
+
+from microseg.bench.start import start_once
 
 HEAVY = ("tensorflow", "keras", "ray", "mlflow", "optuna")
 IMPORT = """
@@ -29,17 +30,6 @@ STATEMENTS = {
     "tensorflow, as the platform loads it": "from microseg import runtime; runtime.load_tensorflow()",
     "import ray": "import ray",
     "import mlflow": "import mlflow",
-}
-SPACE = {
-    "trials": 1,
-    "folds": 1,
-    "asha": None,
-    "space": {
-        "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
-        "augment": {"name": "none"},
-        "tile": 64,
-        "epochs": 2,
-    },
 }
 
 
@@ -63,28 +53,8 @@ def import_once(statement: str, workdir: Path) -> dict[str, Any]:
     return found
 
 
-def phases(run: Search) -> dict[str, float]:
-    """Return the seconds of a search from one phase to the next."""
-    times = run.measured
-    marks = {
-        "command to checked data set and open run": run.opened,
-        "to the first trial proposed (Ray started)": run.proposed,
-        "to its training begun (worker and TensorFlow loaded)": times.training,
-        "to the end of its first epoch (network traced)": times.epochs[0],
-        "to its fold trained and saved": times.saved,
-        "to the end of the command (candidate registered)": times.end,
-    }
-    starts = [times.start, *marks.values()]
-    return {label: mark - before for (label, mark), before in zip(marks.items(), starts, strict=False)}
-
-
 def tiny_searches(count: int, workdir: Path) -> dict[str, list[float]]:
-    from microseg.data.synthetic import write_demo
-
-    space = workdir / "space.yaml"
-    space.write_text(yaml.safe_dump(SPACE), encoding="utf-8")
-    data = write_demo(workdir / "data", images=24, sessions=8)
-    runs = [phases(search_once(data, space, f"startup-{number}", workdir)) for number in range(count)]
+    runs = [start_once(workdir, f"startup-{number}").phases for number in range(count)]
     return {label: [run[label] for run in runs] for label in runs[0]}
 
 

@@ -28,7 +28,7 @@ def _studies() -> Any:
     return study
 
 
-def _space(name: str) -> Path:
+def space_file(name: str) -> Path:
     """Return a search space that comes with the package: in a checkout, or inside an installed wheel."""
     inside = PACKAGE / "search_spaces" / name
     return inside if inside.is_file() else PACKAGE.parents[1] / "search_spaces" / name
@@ -45,7 +45,7 @@ def _request(data: str, study: str, config: SearchConfig, options: DataOptions, 
     )
 
 
-def _changed(config: SearchConfig, source: str, given: dict[str, Any]) -> SearchConfig:
+def changed(config: SearchConfig, source: str, given: dict[str, Any]) -> SearchConfig:
     """Return the search with what the command line changes in it; nothing and zero change nothing."""
     changes = {name: value for name, value in given.items() if value or (name == "seed" and value == 0)}
     if "hours" in changes:
@@ -128,15 +128,15 @@ def search(
         "keep": keep,
     }
     if not resume:
-        file = Path(space) if space else _space("smoke.yaml")
-        config = _changed(read_search(file), str(file), given)
+        file = Path(space) if space else space_file("smoke.yaml")
+        config = changed(read_search(file), str(file), given)
         _run(_request(data, study, config, options, model))
         return
     if not study:
         raise MicrosegError("--resume needs the name of the study; add --study NAME")
     studies = _studies()
     began = studies.read_state(study).request
-    config = _changed(read_search(Path(space)) if space else began.config, space or f"study {study}", given)
+    config = changed(read_search(Path(space)) if space else began.config, space or f"study {study}", given)
     changes: dict[str, Any] = {"config": config}
     changes |= {"data": source(data)} if data else {}
     changes |= {"options": options} if options != DataOptions() else {}
@@ -199,7 +199,7 @@ def crossval(
     studies = _studies()
     values = read_trial(config).model_dump(mode="json")
     given = {"folds": folds, "seed": seed, "candidate": candidate}
-    search_config = _changed(studies.single(values, str(config)), str(config), given)
+    search_config = changed(studies.single(values, str(config)), str(config), given)
     _run(_request(data, study, search_config, options, model))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from microseg.errors import MicrosegError
@@ -60,6 +61,10 @@ class Grid(NamedTuple):
         count = 1 - -rest // (room // self.alignment * self.alignment)
         step = -(-rest // (max(1, count - 1) * self.alignment)) * self.alignment
         return [number * step for number in range(count)]
+
+    def tiles(self, height: int, width: int) -> int:
+        """Return how many tiles an image takes, with what is mirrored at its borders."""
+        return math.prod(len(self.starts(side + 2 * self.margin(side))) for side in (height, width))
 
 
 def halo_of(tile: int, overlap: float) -> int:

@@ -1,0 +1,100 @@
+"""Training steps as `train_fold` takes them, beside bare steps on batches that are ready in memory."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from microseg.bench.turns import Way
+from microseg.config import TrialConfig
+from microseg.data.pairs import Pair
+from microseg.training.fold import build_loss, build_networks, draw_batches
+
+SKIPPED = 2  # steps at the begin of a training: the pipeline starts, its first batches are ahead of the steps
+FEWEST, MOST = 4, 200  # steps of a turn
+KEPT = 4  # batches in memory, which the bare steps take in turn
+Batch = tuple[Any, Any]
+
+
+class StepTimes(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Notes when each batch was trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the time; where an accelerator computes, wait for it as the next step does."""
+        self.ends.append(time.perf_counter())
+
+
+class Trainer:
+    """A network, and two ways to train it by so many steps; to be used within `runtime.fresh_session`.
+
+    Parameters
+    ----------
+    config : TrialConfig
+        The configuration.
+    pairs : sequence of Pair
+        The images that patches are drawn from.
+    seconds : float
+        How long the steps of a turn are to last, about.
+    maps : int
+        Output maps of the network.
+    """
+
+    def __init__(self, config: TrialConfig, pairs: Sequence[Pair], seconds: float, maps: int = 1) -> None:
+        networks = build_networks(config, pairs[0].image.shape[-1], maps, build_loss(config, pairs, maps))
+        self.network, self._batch_size = networks.training, config.batch_size
+        self._memory = _kept(_batches(config, pairs, maps, KEPT))
+        self._train(2)  # the first step compiles
+        self.steps = steps_of(seconds, self._train(2) / 2)
+        self._drawn = _batches(config, pairs, maps, self.steps + SKIPPED)
+
+    @property
+    def images(self) -> int:
+        """How many patches the steps of a turn see."""
+        return self.steps * self._batch_size
+
+    def bare(self) -> float:
+        """Train on batches in memory, one ``train_on_batch`` after the other; returns the seconds."""
+        return self._train(self.steps)
+
+    def fitted(self) -> float:
+        """Train as a fold is trained, patches drawn and augmented meanwhile; returns the seconds."""
+        times = StepTimes()
+        steps = self.steps + SKIPPED
+        self.network.fit(self._drawn, steps_per_epoch=steps, callbacks=[times], verbose=0, shuffle=False)
+        return times.ends[-1] - times.ends[SKIPPED - 1]
+
+    @property
+    def ways(self) -> dict[str, Way]:
+        """Both ways, by name."""
+        return {"bare": self.bare, "fold": self.fitted}
+
+    def _train(self, steps: int) -> float:
+        start = time.perf_counter()
+        for images, targets in itertools.islice(itertools.cycle(self._memory), steps):
+            self.network.train_on_batch(images, targets)
+        return time.perf_counter() - start
+
+
+def steps_of(turn: float, step: float) -> int:
+    """Return how many steps of so many seconds last about as long as a turn is to."""
+    return int(np.clip(round(turn / step), FEWEST, MOST))
+
+
+def _batches(config: TrialConfig, pairs: Sequence[Pair], maps: int, steps: int) -> Any:
+    """Return more batches than are taken: beside the last steps too, those that follow are drawn."""
+    whole = config.model_copy(update={"steps_per_epoch": steps, "epochs": 2, "accumulation": 1})
+    return draw_batches(whole, pairs, maps, config.seed, 0)[0]
+
+
+def _kept(batches: Any) -> list[Batch]:
+    drawn: Iterable[Batch] = itertools.islice(batches.as_numpy_iterator(), KEPT)
+    return [(np.array(images), np.array(targets)) for images, targets in drawn]
