@@ -1,5 +1,7 @@
 """The machine: precision by hardware, threads, seeds, and that TensorFlow is imported late."""
 
+import gc
+import os
 import subprocess
 import sys
 
@@ -132,3 +134,37 @@ def test_a_multiplication_and_an_addition_are_two_operations(layers, expected):
     network = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     assert runtime.operations(network, (1, 8, 8, 1)) == expected
     assert runtime.operations(network, (3, 8, 8, 1)) == 3 * expected
+
+
+LOAD = """
+import gc, sys
+from microseg import runtime
+runtime.load_tensorflow()
+import keras
+unused = {"sklearn", "matplotlib", "jax"} & sys.modules.keys()
+sys.stdout.write(f"{keras.backend.backend()} {sorted(unused)} {gc.isenabled()} {gc.get_freeze_count() > 10**5}")
+"""
+
+
+def test_tensorflow_is_loaded_alone_and_is_no_garbage(tmp_path):
+    """Whatever Keras's file of settings says: what is trained with is TensorFlow."""
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    environment = kept | {"PYTHONPATH": ":".join(sys.path), "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-B", "-c", LOAD], env=environment, capture_output=True, text=True)
+    assert done.stdout == "tensorflow [] True True", done.stderr
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_looked_for_as_before_when_all_is_loaded(collecting):
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with runtime.uncollected(), runtime.uncollected():
+            assert not gc.isenabled()
+            loaded = [[] for _ in range(1000)]
+        assert gc.isenabled() == collecting
+        assert gc.get_freeze_count() > len(loaded)
+    finally:
+        gc.unfreeze()
+        (gc.enable if before else gc.disable)()

@@ -7,17 +7,20 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from microseg import runtime
 from microseg.cluster import take_credentials
 from microseg.config import TrialConfig
 from microseg.search import incidents
 from microseg.search.incidents import TrialMemoryError
 from microseg.search.job import Job
 from microseg.search.state import Attempt
-from microseg.tracking.tree import TrialRun
+
+if TYPE_CHECKING:
+    from microseg.tracking.tree import TrialRun
 
 LOSSES = ("train/loss", "val/loss")
 Send = Callable[[dict[str, Any]], None]
@@ -112,6 +115,9 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
         What all trials have in common.
     """
     take_credentials()
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    with runtime.uncollected():
+        from microseg.tracking.tree import TrialRun
     proposed = TrialConfig.model_validate(settings["config"])
     trial = TrialRun.model_validate(settings["trial"])
     with job.attempt(trial.name) as attempt:
@@ -125,20 +131,18 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
 
 
 def _train(config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, threads: int) -> None:
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    from microseg import runtime
+    with runtime.uncollected():
+        runtime.load_tensorflow()
+        import tensorflow as tf
 
-    runtime.load_tensorflow()
-    import tensorflow as tf
+        from microseg import training
+        from microseg.tracking import clock, store
+        from microseg.tracking.recorder import Recorder
 
-    from microseg import training
-    from microseg.tracking import clock, store
-    from microseg.tracking.recorder import Recorder
-
-    store.patient()
-    clock.follow(trial.tracking_uri)
-    runtime.threads(threads)
-    recorder = Recorder(trial, config, job.folds, job.curves, job.metric, job.origin)
+        store.patient()
+        clock.follow(trial.tracking_uri)
+        runtime.threads(threads)
+        recorder = Recorder(trial, config, job.folds, job.curves, job.metric, job.origin)  # loads a client
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
     reporter = Reporter(job, trial, config.accumulation)
 
