@@ -74,7 +74,7 @@ def test_crop_is_a_piece_of_the_image_and_its_mask_from_anywhere():
     pair, rng = coordinates(), np.random.default_rng(0)
     corners = set()
     for _ in range(400):
-        image, mask = crop(pair.image, pair.mask, 8, rng)
+        image, mask = crop(pair, 8, rng)
         y, x = image[0, 0].astype(int)
         corners.add((y, x))
         np.testing.assert_array_equal(image, pair.image[y : y + 8, x : x + 8])
@@ -85,7 +85,7 @@ def test_crop_is_a_piece_of_the_image_and_its_mask_from_anywhere():
 @pytest.mark.parametrize(("height", "width"), [(5, 30), (1, 1), (3, 2)])
 def test_beyond_a_small_image_pixels_are_mirrored_and_labels_ignored(height, width):
     pair = coordinates(height=height, width=width)
-    image, mask = crop(pair.image, pair.mask, 8, np.random.default_rng(0))
+    image, mask = crop(pair, 8, np.random.default_rng(0))
     assert image.shape == (8, 8, 2) and mask.shape == (8, 8)
     inside = mask != 255
     assert inside.sum() == min(height, 8) * min(width, 8)
@@ -115,7 +115,7 @@ def test_patches_see_rare_foreground_as_often_as_asked():
 def test_the_foreground_pixel_may_lie_anywhere_in_the_patch():
     rng, pair = np.random.default_rng(0), rare()
     classes = foreground_pixels(pair.mask)[1:]
-    places = {tuple(np.argwhere(crop(pair.image, pair.mask, 8, rng, classes)[1] == 2)[0]) for _ in range(900)}
+    places = {tuple(np.argwhere(crop(pair, 8, rng, classes)[1] == 2)[0]) for _ in range(900)}
     assert len(places) == 64
 
 
@@ -216,24 +216,55 @@ def manifest(tmp_path):
     return Manifest(name="set", source="here", items=tuple(items), channels=1, mask_kind="binary")
 
 
-def test_mapped_images_equal_those_in_memory_and_are_written_once(manifest, tmp_path):
-    percentile = Component(name="percentile")
-    held = load_pairs(["im1", "im0"], manifest, tmp_path / "cache", percentile)
-    mapped = load_pairs(["im1", "im0"], manifest, tmp_path / "cache", percentile, limit=0)
-    assert [pair.name for pair in mapped] == ["im1", "im0"]
-    for a, b in zip(held, mapped, strict=True):
-        assert isinstance(b.image, np.memmap) and not isinstance(a.image, np.memmap)
-        assert a.image.dtype == b.image.dtype == np.float32
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.mask, b.mask)
+PERCENTILE, CLAHE = Component(name="percentile"), Component(name="percentile", params={"clahe": 4.0})
+SETTINGS = [
+    PERCENTILE,
+    Component(name="zscore", params={"gamma": 2.0}),
+    Component(name="scale", params={"colour": "grey"}),
+    CLAHE,
+]
+
+
+@pytest.mark.parametrize("preprocess", SETTINGS, ids=str)
+def test_large_sets_have_the_pixels_of_small_ones(manifest, tmp_path, preprocess):
+    """Window by window, or with CLAHE mapped, every image and every patch of it is equal to the bit."""
+    colour = manifest.model_copy(update={"channels": 3})  # grey images, read for a network in colour
+    for like in (manifest, colour) if preprocess.params.get("colour") is None else (colour,):
+        held = load_pairs(["im1", "im0"], like, tmp_path / "cache", preprocess)
+        large = load_pairs(["im1", "im0"], like, tmp_path / "cache", preprocess, limit=0)
+        assert [pair.name for pair in large] == ["im1", "im0"]
+        for a, b in zip(held, large, strict=True):
+            assert not isinstance(b.image, np.ndarray) or isinstance(b.image, np.memmap)
+            assert a.image.dtype == b.image.dtype == b.whole.dtype == np.float32
+            assert a.image.shape == b.image.shape
+            np.testing.assert_array_equal(a.whole, b.whole)
+            np.testing.assert_array_equal(a.mask, b.mask)
+            for seed in range(5):
+                patches = (crop(pair, 8, np.random.default_rng(seed)) for pair in (a, b))
+                for one, other in zip(*patches, strict=True):
+                    np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_is_written_for_what_can_be_preprocessed_in_windows(manifest, tmp_path):
+    """A search may vary the preprocessing: each would leave a copy of all images, four times as large."""
+    pairs = load_pairs(["im0", "im1"], manifest, tmp_path / "cache", PERCENTILE, limit=0)
+    assert pairs[0].whole.max() == 1.0
+    assert not (tmp_path / "cache" / "preprocessed").exists()
+    load_pairs(["im0", "im1"], manifest, tmp_path / "cache", CLAHE, limit=0)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "preprocessed").iterdir()}
     assert len(files) == 2
-    load_pairs(["im0", "im1"], manifest, tmp_path / "cache", percentile, limit=0)
+    load_pairs(["im0", "im1"], manifest, tmp_path / "cache", CLAHE, limit=0)
     assert files == {path: path.stat().st_mtime_ns for path in files}
-    load_pairs(["im0"], manifest, tmp_path / "cache", Component(name="zscore"), limit=0)
-    assert len(list((tmp_path / "cache" / "preprocessed").iterdir())) == 3
-    colour = manifest.model_copy(update={"channels": 3})  # grey images, read for a network in colour
-    assert load_pairs(["im0"], colour, tmp_path / "cache", percentile, limit=0)[0].image.shape[-1] == 3
+
+
+def test_a_large_set_is_loaded_without_a_look_at_its_pixels(manifest, tmp_path, monkeypatch):
+    """10,000 images are many: each is measured when its first patch is drawn."""
+    load_pairs(["im0", "im1"], manifest, tmp_path / "cache", PERCENTILE)
+    monkeypatch.setattr("microseg.data.pairs.fit", lambda *_: pytest.fail("an image is measured"))
+    pairs = load_pairs(["im0", "im1"], manifest, tmp_path / "cache", PERCENTILE, limit=0)
+    sample = sampler(pairs, Sampling(8, 2, 3, 0, foreground=0.5), NONE, 1)
+    with pytest.raises(pytest.fail.Exception, match="an image is measured"):
+        sample(0)
 
 
 @pytest.mark.parametrize(("given", "most"), [(1, 1), (2, 2)])

@@ -21,6 +21,8 @@ from microseg.data.masks import IGNORE
 from microseg.data.pairs import Image, Mask, Pair, Target, encode_targets
 
 DRAWING_THREADS = 4
+IMAGES_SEARCHED = 4096  # whose foreground pixels are kept, some 30 KiB for each class of each
+Pixels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -67,37 +69,38 @@ def epoch_order(counts: Sequence[int], length: int, seed: Sequence[int]) -> NDAr
     return np.concatenate(rounds)[:length]
 
 
-def foreground_pixels(mask: Mask, most: int = 4096) -> list[NDArray[np.intp]]:
+def foreground_pixels(mask: Mask, most: int = 4096) -> list[Pixels]:
     """Return, for each foreground class of an image, rows and columns of some pixels, shape (pixels, 2)."""
     found = []
-    for value in np.setdiff1d(mask, [0, IGNORE]):
+    for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE)[1:IGNORE]) + 1:
         pixels = np.flatnonzero(mask == value)
         chosen = pixels[:: math.ceil(len(pixels) / most)]
-        found.append(np.stack(np.unravel_index(chosen, mask.shape), axis=-1))
+        found.append(np.stack(np.unravel_index(chosen, mask.shape), axis=-1).astype(np.int32))
     return found
 
 
 def _corner(
-    shape: Sequence[int], tile: int, rng: np.random.Generator, classes: Sequence[NDArray[np.intp]]
+    shape: Sequence[int], tile: int, rng: np.random.Generator, classes: Sequence[Pixels]
 ) -> list[int]:
     """Draw where a patch starts: anywhere or, with classes, so that it holds a pixel of one of them."""
     last = [max(side - tile, 0) for side in shape[:2]]
     if not classes:
         return [int(rng.integers(0, end + 1)) for end in last]
     row, column = rng.choice(classes[int(rng.integers(len(classes)))])
-    starts = (position - int(rng.integers(tile)) for position in (row, column))
+    starts = (int(position) - int(rng.integers(tile)) for position in (row, column))
     return [int(np.clip(start, 0, end)) for start, end in zip(starts, last, strict=True)]
 
 
 def crop(
-    image: Image, labels: Mask, tile: int, rng: np.random.Generator, classes: Sequence[NDArray[np.intp]] = ()
+    pair: Pair, tile: int, rng: np.random.Generator, classes: Sequence[Pixels] = ()
 ) -> tuple[Image, Mask]:
     """Cut a random square; beyond a smaller image the pixels are mirrored and the labels ignored.
 
     With ``classes``, pixels by class from `foreground_pixels`, the square holds one of them.
     """
-    y, x = _corner(labels.shape, tile, rng, classes)
-    image, labels = image[y : y + tile, x : x + tile], labels[y : y + tile, x : x + tile]
+    y, x = _corner(pair.mask.shape, tile, rng, classes)
+    window = slice(y, y + tile), slice(x, x + tile)
+    image, labels = pair.image[window], pair.labels_at(*window)
     missing = [tile - side for side in labels.shape[:2]]
     if any(missing):
         before = [int(rng.integers(0, gap + 1)) for gap in missing]
@@ -112,20 +115,22 @@ def sampler(
 ) -> Callable[[int], tuple[Image, Target]]:
     """Return sample number n of the whole training as a function of n; epochs follow one another."""
     counts = [tile_count(pair.mask.shape, sampling.tile) for pair in pairs]
-    labels = [pair.labels for pair in pairs]
-    classes = [foreground_pixels(pair.mask) if sampling.foreground else [] for pair in pairs]
     length = sampling.steps * sampling.batch_size
 
     @functools.lru_cache(maxsize=4)  # neighbouring epochs, while the drawing threads cross the border
     def order(epoch: int) -> NDArray[np.intp]:
         return epoch_order(counts, length, (sampling.seed, epoch))
 
+    @functools.lru_cache(maxsize=IMAGES_SEARCHED)
+    def foreground(chosen: int) -> list[Pixels]:
+        return foreground_pixels(pairs[chosen].mask)
+
     def sample(number: int) -> tuple[Image, Target]:
         epoch, index = divmod(int(number), length)
         rng = np.random.default_rng((sampling.seed, epoch, index))
-        chosen = order(epoch)[index]
-        aimed = classes[chosen] if rng.random() < sampling.foreground else ()
-        image, mask = crop(pairs[chosen].image, labels[chosen], sampling.tile, rng, aimed)
+        chosen = int(order(epoch)[index])
+        aimed = foreground(chosen) if rng.random() < sampling.foreground else ()
+        image, mask = crop(pairs[chosen], sampling.tile, rng, aimed)
         image, mask = augment(image, mask, int(rng.integers(2**31)))
         return np.ascontiguousarray(image, np.float32), encode_targets(mask, maps)
 

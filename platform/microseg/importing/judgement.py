@@ -61,7 +61,7 @@ def judge(network: Network, prepared: Prepared, fold: Fold) -> Judged:
             "--probability-threshold"
         )
     samples = tuple(
-        Sample(pair.name, pair.image, pair.mask, predict_image(model, pair.image, config))
+        Sample(pair.name, pair.whole, pair.mask, predict_image(model, pair.image, config))
         for pair in shown(pairs)
     )
     further = measure(model, pairs, config, data)

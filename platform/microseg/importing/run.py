@@ -197,5 +197,5 @@ def _fitted(network: Network, prepared: Prepared) -> tuple[Network, Prepared]:
             f"{network.file}: it takes {takes} channel(s), the preprocessed images of {manifest.name} "
             f"have {given}; give the --preprocess that it was trained with, or other --data"
         )
-    network = with_probabilities(network, [pair.image for pair in pairs])
+    network = with_probabilities(network, [pair.whole for pair in pairs])
     return with_maps_of(network, manifest.classes), replace(prepared, development=manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -39,7 +39,7 @@ def per_class(weights: ClassWeights, y_pred: Tensor) -> Tensor:
     return ops.convert_to_tensor(weights or (1.0,) * classes, "float32")
 
 
-def balance(component: Component, frequency: Sequence[float]) -> Component:
+def balance(component: Component, frequency: Callable[[], Sequence[float]]) -> Component:
     """Replace ``class_weights: balanced`` of a loss by numbers; other components are returned as they are.
 
     A class that makes up the share f of the labelled pixels weighs 1 / (n f), where n classes occur:
@@ -50,8 +50,9 @@ def balance(component: Component, frequency: Sequence[float]) -> Component:
     ----------
     component : Component
         A loss.
-    frequency : sequence of float
-        Pixels of each class in the training data, background first: counts or shares.
+    frequency : callable
+        Returns the pixels of each class in the training data, background first: counts or shares. It is asked
+        only where they are needed, as it reads all masks.
 
     Raises
     ------
@@ -60,10 +61,11 @@ def balance(component: Component, frequency: Sequence[float]) -> Component:
     """
     if component.params.get("class_weights") != "balanced":
         return component
-    share = np.asarray(frequency, dtype=np.float64)
+    given = frequency()
+    share = np.asarray(given, dtype=np.float64)
     if not (np.all(np.isfinite(share)) and np.all(share >= 0) and share.sum() > 0):
         raise MicrosegError(
-            f"class frequencies are {list(frequency)}; balanced class_weights need labelled pixels, counted"
+            f"class frequencies are {list(given)}; balanced class_weights need labelled pixels, counted"
             " per class; check the masks of the training images"
         )
     occurs = share > 0

@@ -119,4 +119,4 @@ def _samples(
     network = load_saved(result.model)
     names = [example.image for example in examples]
     pairs = load_pairs(names, data.manifest, data.cache, config.preprocess)
-    return [Sample(p.name, p.image, p.mask, predict_image(network, p.image, config)) for p in pairs]
+    return [Sample(p.name, p.whole, p.mask, predict_image(network, p.image, config)) for p in pairs]

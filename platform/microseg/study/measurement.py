@@ -47,7 +47,7 @@ def measure_tiling(prepared: Prepared, config: TrialConfig, members: Sequence[Pa
         return None
     names = sorted(name for fold in prepared.folds for name in fold.valid)
     pairs = load_pairs(evenly(names, LOOKED_AT), prepared.development, cache(), config.preprocess)
-    images = [pair.image for pair in pairs]
+    images = [pair.whole for pair in pairs]
     halo = measured_halo(networks, images, config.tile)
     batch_size = config.batch_size // config.accumulation
     mean, worst = seam_error(networks, images, grid_of(config, halo), batch_size)

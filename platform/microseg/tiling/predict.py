@@ -78,7 +78,7 @@ def predict_region(
 
 
 def predict_tiled(
-    image: Image,
+    image: Sliced,
     predict: Predict,
     *,
     grid: Grid,
@@ -92,8 +92,9 @@ def predict_tiled(
 
     Parameters
     ----------
-    image : ndarray, shape (height, width, channels)
-        Any size from one pixel on; it is mirrored at its borders and up to a tile's size, see `Grid`.
+    image : array-like, (height, width, channels)
+        Whatever is read by two slices, of any size from one pixel on; it is mirrored at its borders and up
+        to a tile's size, see `Grid`.
     predict : callable
         From a batch (n, tile, tile, channels) of the image's dtype to (n, tile, tile, classes).
     grid : Grid

@@ -15,7 +15,6 @@ import numpy as np
 from microseg.augment import augmenter
 from microseg.components import bind, create
 from microseg.config import TrialConfig
-from microseg.data.masks import IGNORE
 from microseg.data.pairs import Pair, load_pairs
 from microseg.data.pipeline import Sampling, epoch_steps, training_batches
 from microseg.errors import MicrosegError
@@ -87,9 +86,12 @@ def _pairs(config: TrialConfig, data: TrainingData, fold: Fold) -> tuple[list[Pa
 
 def build_loss(config: TrialConfig, train: Sequence[Pair], maps: int) -> Loss:
     """Return the loss, with class weights from the training pixels where they are asked for."""
-    counts = sum(np.bincount(pair.mask.ravel(), minlength=IGNORE + 1) for pair in train)
-    frequency = np.asarray(counts)[: max(maps, 2)] / max(1, np.sum(np.asarray(counts)[:IGNORE]))
-    return bind(balance(config.loss, frequency.tolist()), LOSSES, "loss")
+    return bind(balance(config.loss, lambda: class_pixels(train, max(maps, 2))), LOSSES, "loss")
+
+
+def class_pixels(pairs: Sequence[Pair], classes: int) -> list[float]:
+    """Return the pixels of each class, background first; those that are ignored count nowhere."""
+    return [float(sum(np.count_nonzero(pair.mask == value) for pair in pairs)) for value in range(classes)]
 
 
 def build_networks(config: TrialConfig, channels: int, maps: int, loss: Loss) -> Networks:

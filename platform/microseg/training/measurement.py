@@ -97,8 +97,9 @@ def measure(network: keras.Model, pairs: Sequence[Pair], config: TrialConfig, da
 
 
 def _see(network: keras.Model, pair: Pair, config: TrialConfig, step: int, instances: bool) -> _Seen:
+    image = pair.whole
     start = time.perf_counter()
-    probability = predict_image(network, pair.image, config)
+    probability = predict_image(network, image, config)
     seconds = time.perf_counter() - start
     return _Seen(
         metrics.classify(probability, config.threshold),

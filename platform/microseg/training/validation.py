@@ -15,7 +15,7 @@ from microseg.data.pairs import Pair, encode_targets
 from microseg.folds import evenly
 from microseg.metrics import Counts
 from microseg.models import grid_of
-from microseg.tiling import predict_tiled, predict_whole
+from microseg.tiling import Sliced, predict_tiled, predict_whole
 from microseg.training.network import Loss
 from microseg.training.results import Sample
 
@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
     collapsed: bool
 
 
-def predict_image(model: keras.Model, image: NDArray[np.float32], config: TrialConfig) -> NDArray[np.float32]:
+def predict_image(model: keras.Model, image: Sliced, config: TrialConfig) -> NDArray[np.float32]:
     """Predict a preprocessed image of any size, shape (height, width, maps).
 
     At most as many tiles go through the network at once as in training. Keras relaxes the compiled
@@ -93,10 +93,10 @@ def draw_samples(model: keras.Model, pairs: Sequence[Pair], config: TrialConfig)
     return tuple(
         Sample(
             pair.name,
-            pair.image,
+            pair.whole,
             pair.mask,
             predict_image(model, pair.image, config),
-            predict_in_one_piece(model, pair.image, config) if pair.mask.size <= WHOLE else None,
+            predict_in_one_piece(model, pair.whole, config) if pair.mask.size <= WHOLE else None,
         )
         for pair in pairs
     )

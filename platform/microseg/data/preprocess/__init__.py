@@ -30,6 +30,7 @@ __all__ = [
     "PREPROCESSING",
     "Preprocessing",
     "Transform",
+    "divisible",
     "fit",
     "output_channels",
     "percentile",
@@ -64,7 +65,7 @@ class Preprocessing:
 
     def fit(self, bands: Bands, **params: Any) -> Transform:
         """Return the preprocessing of the image that the bands make up, see `fit`."""
-        if params.get("clahe") is not None:
+        if not divisible(params):
             return undivided(functools.partial(self, **params), bands)
         transforms: list[Transform] = []
         for step, own in self._steps(params):
@@ -136,6 +137,11 @@ def fit(component: Component, bands: Bands) -> Transform:
     """
     params = check(component, PREPROCESSING, "preprocess")
     return PREPROCESSING[component.name].fit(bands, **params)
+
+
+def divisible(params: dict[str, Any]) -> bool:
+    """Say whether windows of an image can be preprocessed; CLAHE needs all of it."""
+    return params.get("clahe") is None
 
 
 def output_channels(component: Component, channels: int) -> int:
