@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Sequence
@@ -53,8 +54,12 @@ class Trainer:
         self.network, self._batch_size = networks.training, config.batch_size
         self._memory = _kept(_batches(config, pairs, maps, KEPT))
         self._train(2)  # the first step compiles
-        self.steps = steps_of(seconds, self._train(2) / 2)
-        self._drawn = _batches(config, pairs, maps, self.steps + SKIPPED)
+        self._draw = functools.partial(_batches, config, pairs, maps)
+        self.draw(steps_of(seconds, self._train(2) / 2))
+
+    def draw(self, steps: int) -> None:
+        """Let a turn have so many steps."""
+        self.steps, self._drawn = steps, self._draw(steps + SKIPPED)
 
     @property
     def images(self) -> int:
@@ -67,10 +72,7 @@ class Trainer:
 
     def fitted(self) -> float:
         """Train as a fold is trained, patches drawn and augmented meanwhile; returns the seconds."""
-        times = StepTimes()
-        steps = self.steps + SKIPPED
-        self.network.fit(self._drawn, steps_per_epoch=steps, callbacks=[times], verbose=0, shuffle=False)
-        return times.ends[-1] - times.ends[SKIPPED - 1]
+        return fit_seconds(self.network, self._drawn, self.steps)
 
     @property
     def ways(self) -> dict[str, Way]:
@@ -82,6 +84,13 @@ class Trainer:
         for images, targets in itertools.islice(itertools.cycle(self._memory), steps):
             self.network.train_on_batch(images, targets)
         return time.perf_counter() - start
+
+
+def fit_seconds(network: keras.Model, batches: Any, steps: int) -> float:
+    """Train by so many steps that count, after some that do not, with ``fit``; returns their seconds."""
+    times = StepTimes()
+    network.fit(batches, steps_per_epoch=steps + SKIPPED, callbacks=[times], verbose=0, shuffle=False)
+    return times.ends[-1] - times.ends[SKIPPED - 1]
 
 
 def steps_of(turn: float, step: float) -> int:
