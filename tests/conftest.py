@@ -23,6 +23,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("MICROSEG_SHARED", PROJECT.parent / "shared"))
 
 
+LONG = ("integration", "deploy", "serving")  # folders whose files take minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: one that begins last keeps one process alone at the end."""
+    items.sort(key=lambda item: item.path.relative_to(PROJECT / "tests").parts[0] not in LONG)
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The root of the checkout."""
