@@ -1,18 +1,16 @@
 """The published table, and figures that tests show."""
 
-import os
 import sys
-from pathlib import Path
 
-import pandas as pd
 import pytest
+from replay import results as published_results
+from replay import scores_of
 
 
 @pytest.fixture(scope="session")
-def results(project):
+def results():
     """Return the results of 44 published configurations on 5 folds; without the file its tests fail."""
-    shared = Path(os.environ.get("MICROSEG_SHARED", project.parent / "shared"))
-    table = pd.read_csv(shared / "reference" / "afm_cv_results.csv")
+    table = published_results()
     assert len(table) == 44
     return table
 
@@ -20,7 +18,7 @@ def results(project):
 @pytest.fixture(scope="session")
 def published(results):
     """Return their fold scores, a row for each configuration."""
-    return [tuple(row) for row in results[[f"fold{k}" for k in range(1, 6)]].to_numpy().tolist()]
+    return scores_of(results)
 
 
 @pytest.fixture

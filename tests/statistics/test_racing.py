@@ -2,55 +2,17 @@ import itertools
 import math
 import random
 import statistics
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from replay import best, replay, shuffled
 
 from microseg.errors import MicrosegError
 from microseg.statistics import decide, incumbent, noise, race
 
 ORDERS = 2_000
-COLLAPSED = 0.0  # the Dice of a network that finds only background; its trial ends, whatever the race says
-
-
-class Replay(NamedTuple):
-    """What a study did: the rows that got all folds, each verdict's outcome, and the fold trainings it took."""
-
-    finished: list[int]
-    drops: list[bool]
-    trainings: int
-
-
-def replay(table, rng, *, concurrency=1, factor=1.0):
-    """Run a study whose scores are known: at each step one of the trials in flight finishes a fold."""
-    waiting, flying = iter(range(len(table))), []
-    finished, drops, trainings = [], [], 0
-    while flying := flying + [(row, []) for row in itertools.islice(waiting, concurrency - len(flying))]:
-        row, scores = flying.pop(rng.randrange(len(flying)))
-        scores.append(table[row][len(scores)])
-        trainings += 1
-        if scores[-1] == COLLAPSED:
-            continue
-        if len(scores) == len(table[row]):
-            finished.append(row)
-        else:
-            verdict = decide(scores, [table[done] for done in finished], factor)
-            drops += [verdict.drop] if verdict else []
-            flying += [] if verdict and verdict.drop else [(row, scores)]
-    return Replay(finished, drops, trainings)
-
-
-def shuffled(table, rng):
-    """The table in another order of configurations and of folds."""
-    folds = rng.sample(range(len(table[0])), len(table[0]))
-    return [tuple(row[fold] for fold in folds) for row in rng.sample(table, len(table))]
-
-
-def best(table):
-    return max(range(len(table)), key=lambda row: statistics.fmean(table[row]))
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
