@@ -8,15 +8,21 @@ networks. So early epochs mislead: a small network with a high rate leads there 
 Spreads are those of 44 published configurations on 5 folds of AFM images (`reference/afm_cv_results.csv`):
 fold means differ by 0.02; a configuration's deviation from its mean and the fold's has a standard deviation
 of 0.012 among the best dozen (there 0.010 to 0.021), and more the worse it is.
+
+A training lasts as long as the operations of its convolutions take at a stated speed, see `LAW`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from microseg.config import TrialConfig
 
@@ -25,7 +31,17 @@ FOLDS, DEVIATION, WORSE = 0.02, 0.012, 0.1  # standard deviations: of folds, of 
 JITTER, LEFT = 0.04, 0.3  # standard deviation of the first epoch, and the part of the score that it leaves
 WIDTH = {8: 0.02, 16: 0.006, 32: 0.0}
 LOSS = {"bce": 0.02, "dice": 0.008, "bce_dice": 0.0, "tversky": 0.003}
+AUGMENT = ("none", "flips", "elastic")
+RATES = (3e-4, 1e-2)  # the learning rates of the space
 SLOW = {"bce": 0.8, "dice": 1.4, "bce_dice": 1.0, "tversky": 1.3}
+
+START, PATCHES, SPEED = 8.0, 1600, 10e12  # seconds of a start, patches of an epoch, operations a second
+LAW = (
+    f"a trial takes {START:g} s to start, an epoch {PATCHES} patches, a patch 3 times (forward, and twice that "
+    "back) the operations of a U-Net's convolutions (two of 3 x 3 a level and side, one of 2 x 2 up) of its "
+    f"depth, filters and tile, at {SPEED / 1e12:g} TFLOP/s; attention and residual paths are not counted; a worker "
+    "has one GPU"
+)
 
 
 class Simulated:
@@ -66,6 +82,50 @@ def key(config: TrialConfig) -> int:
 def true_score(config: TrialConfig, epochs: int) -> float:
     """Return the mean score over endlessly many folds and seeds, at the last epoch."""
     return level(config) * progress(config, epochs)
+
+
+def best_score(epochs: int) -> float:
+    """Return the highest true score that the space has.
+
+    Over alpha and the displacement the surface has known optima, beside which nothing else depends on
+    them; every choice is tried, and the learning rate is searched in each.
+    """
+    return max(
+        -minimize_scalar(
+            lambda rate, choice=choice: -true_score(_configured(choice, 10**rate), epochs),
+            bounds=tuple(map(math.log10, RATES)),
+            method="bounded",
+        ).fun
+        for choice in itertools.product(range(2, 6), WIDTH, (False, True), (False, True), LOSS, AUGMENT)
+    )
+
+
+def _configured(choice: tuple[Any, ...], rate: float) -> Any:
+    """Return what the surface looks at of a configuration, with the best alpha and displacement."""
+    depth, filters, attention, residual, loss, augment = choice
+    model = {"depth": depth, "filters": filters, "attention": attention, "residual": residual}
+    known = SimpleNamespace(model=SimpleNamespace(params=model))
+    known.loss = SimpleNamespace(name=loss, params={})
+    known.optimizer = SimpleNamespace(params={"learning_rate": rate})
+    known.augment = SimpleNamespace(name=augment, params={"displacement": 2 + model_size(known)})
+    return known
+
+
+def seconds(config: TrialConfig) -> float:
+    """Return how long an epoch of a training lasts, by `LAW`."""
+    params = config.model.params
+    return PATCHES * 3 * operations(params["depth"], params["filters"], config.tile) / SPEED
+
+
+def operations(depth: int, filters: int, tile: int) -> float:
+    """Return the operations of a U-Net's convolutions for one patch of one channel: a product and a sum are two."""
+    found = 0.0
+    for step in range(depth + 1):
+        pixels, width = (tile / 2**step) ** 2, filters * 2**step
+        found += 2 * 9 * pixels * width * ((width / 2 if step else 1) + width)  # down, or the bottom
+        if step < depth:
+            found += 2 * pixels * (2 * width * width + 9 * (2 * width + width) * width)  # up, joined, and on
+    return found
 
 
 def level(config: TrialConfig) -> float:
