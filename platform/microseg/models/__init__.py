@@ -17,6 +17,7 @@ from microseg.config import Component, TrialConfig
 from microseg.errors import MicrosegError
 from microseg.models.deeplab_v3_plus import deeplab_v3_plus, deeplab_v3_plus_stride
 from microseg.models.encoder_unet import encoder_unet, encoder_unet_stride
+from microseg.models.folded import folded
 from microseg.models.multires_unet import multires_unet, multires_unet_stride
 from microseg.models.saved import UNREADABLE, load_saved
 from microseg.models.swin_unet import swin_unet, swin_unet_stride
@@ -32,6 +33,7 @@ __all__ = [
     "UNREADABLE",
     "build_model",
     "check_tile",
+    "folded",
     "grid_of",
     "load_saved",
     "stride",

@@ -15,7 +15,7 @@ from microseg.data.files import content_hash
 from microseg.data.preprocess import PREPROCESSING, output_channels
 from microseg.errors import MicrosegError, one_line
 from microseg.instances import Labels, Method, label_objects, method_of
-from microseg.models import UNREADABLE, grid_of, load_saved
+from microseg.models import UNREADABLE, folded, grid_of, load_saved
 from microseg.serving.background import skipping_flat
 from microseg.serving.card import CARD, ModelCard
 from microseg.serving.channels import Image, checked
@@ -238,6 +238,6 @@ class Segmenter:
 
 def _load(path: Path) -> Any:
     try:
-        return load_saved(path)
+        return folded(load_saved(path))
     except UNREADABLE as error:
         raise MicrosegError(f"{path}: not a network that can be loaded ({one_line(error, 250)})") from error
