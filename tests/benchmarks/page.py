@@ -52,6 +52,9 @@ PARTS = {
         "Best score against fold trainings, GPU-hours and wall time, with regret.",
         ("search_efficiency.py",),
     ),
+    "replay": Part(
+        "Search on published scores", "The winner of 44 configurations x 5 folds, with fewer trainings.", ("replay.py",)
+    ),
     "tiling": Part(
         "Inference",
         "At least 0.9 of the bare network per tile; bfloat16 1.4 x float32; 2 x MONAI, 3.5 x one `predict()` per "
