@@ -10,7 +10,7 @@ from microseg.config import SearchConfig, TrialConfig, parse
 from microseg.models import build_model, grid_of
 from microseg.space import parse_space
 
-SPEEDS = Speeds(training=1e9, prediction=2e9, trial=3.0, network=5.0)
+SPEEDS = Speeds(training=1e9, prediction=2e9, search=20.0, trial=3.0, network=5.0)
 SPACE = {
     "model": {"name": "unet", "params": {"depth": 2, "filters": 4}},
     "tile": 32, "batch_size": 4, "epochs": 27,
@@ -42,7 +42,7 @@ def test_a_fold_is_its_patches_and_its_validation_by_their_operations(operations
     tiles = 2 * grid_of(FIXED).tiles(64, 64)
     epoch = 24 * operations * BACKWARD / SPEEDS.training + tiles * operations / SPEEDS.prediction
     assert found.fold == pytest.approx(SPEEDS.network + 27 * epoch)
-    assert found.whole == found.searched == pytest.approx(10 * (SPEEDS.trial + 4 * found.fold))
+    assert found.whole == found.searched == pytest.approx(20 + 10 * (SPEEDS.trial + 4 * found.fold))
     assert (found.drawn, found.measured, found.images) == (DRAWN, False, 10)
 
 
@@ -59,7 +59,7 @@ def test_asha_ends_its_share_of_the_trials_at_each_rung():
     assert (asha_survivors(without, 27), asha_epochs(without, 27)) == (1.0, 27.0)
     found = projected(config)
     first = SPEEDS.network + (found.fold - SPEEDS.network) * 7 / 27
-    assert found.searched == pytest.approx(10 * (SPEEDS.trial + first + 3 * found.fold / 9))
+    assert found.searched == pytest.approx(20 + 10 * (SPEEDS.trial + first + 3 * found.fold / 9))
 
 
 def test_epochs_below_the_first_rung_are_all_trained():

@@ -26,14 +26,15 @@ BACKWARD = 3.0  # operations of a training step by those of a prediction: its gr
 
 
 class Speeds(NamedTuple):
-    """What was measured: operations a second in training and prediction, and seconds before a first epoch.
+    """What was measured: operations a second in training and prediction, and seconds of all else.
 
-    ``trial`` is from a trial's proposal to its worker's first image, ``network`` what building and tracing a
-    network takes, once a fold.
+    ``search`` is what the command takes before its first trial and after its last, ``trial`` is from a trial's
+    proposal to its worker's first image, ``network`` what building and tracing a network takes, once a fold.
     """
 
     training: float
     prediction: float
+    search: float
     trial: float
     network: float
 
@@ -108,8 +109,8 @@ def project(
         drawn=len(drawn),
         measured=measured,
         fold=fold,
-        whole=config.trials * (speeds.trial + folds * fold),
-        searched=config.trials * (speeds.trial + first + survivors * (folds - 1) * fold),
+        whole=speeds.search + config.trials * (speeds.trial + folds * fold),
+        searched=speeds.search + config.trials * (speeds.trial + first + survivors * (folds - 1) * fold),
     )
 
 

@@ -163,7 +163,8 @@ def _rate(seconds: Mapping[str, Sequence[float]], way: str, images: int, gflop: 
     )
 
 
-def _starts(start: Search) -> tuple[float, float]:
-    """Return the seconds of a trial until its images are loaded, and of its network until it is traced."""
+def _starts(start: Search) -> tuple[float, float, float]:
+    """Return the seconds of a search around its trials, of a trial's start, and until a network is traced."""
     times = start.measured
-    return times.training - start.proposed, max(0.0, times.first_epoch - times.epoch)
+    around = start.proposed - times.start + times.end - times.saved
+    return around, times.training - start.proposed, max(0.0, times.first_epoch - times.epoch)
