@@ -28,8 +28,8 @@ BACKWARD = 3.0  # operations of a training step by those of a prediction: its gr
 class Speeds(NamedTuple):
     """What was measured: operations a second in training and prediction, and seconds of all else.
 
-    ``search`` is what the command takes before its first trial and after its last, ``trial`` is from a trial's
-    proposal to its worker's first image, ``network`` what building and tracing a network takes, once a fold.
+    ``search`` is what the command takes before its first trial and after its last, ``trial`` is from a
+    trial's proposal to its worker's first image, ``network`` what building and tracing takes, once a fold.
     """
 
     training: float
