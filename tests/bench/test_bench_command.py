@@ -46,7 +46,7 @@ def test_the_machine_is_measured_and_the_figures_fit_together(tmp_path):
         ("prediction", found.prediction, found.gflop),
     ):
         assert 0 < rate.platform.low <= rate.platform.median <= rate.platform.high, name
-        assert rate.share.median < 1.5, name  # the platform does all that the bare network does
+        assert rate.share.low <= rate.share.median <= rate.share.high, name
         assert rate.gflops == pytest.approx(operations * rate.platform.median)
         assert rate.peak == pytest.approx(rate.gflops / found.product.median)
     assert sum(found.start.values()) == pytest.approx(found.start_seconds)
