@@ -140,8 +140,8 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(bucket, tmp_path):
 
 
 def test_a_name_that_a_file_system_cannot_hold_is_one_line(bucket, tmp_path):
-    bucket.held |= {"sets/a": b"1", "sets/a/b": b"2"}
-    with pytest.raises(MicrosegError, match=r"a/b: cannot be written \("):
+    bucket.held |= {"sets/a": b"1", "sets/a/b": b"2"}  # fetched side by side: either may come first
+    with pytest.raises(MicrosegError, match=r"/a(/b)?: cannot be written \("):
         mirror.mirror("s3://lab/sets", tmp_path)
 
 
