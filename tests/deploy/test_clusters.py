@@ -145,8 +145,9 @@ def test_a_job_of_slurm_searches_on_all_its_nodes_and_cleans_up(tmp_path, deploy
 
 def test_before_its_time_is_over_the_job_is_queued_again_and_goes_on(tmp_path, deploy):
     script, up = deploy / "slurm/search.sbatch", tmp_path / "up"
-    search = f"""trap 'echo interrupted >>{tmp_path}/calls; kill $!; exit 130' INT
-        mkdir -p $MICROSEG_HOME/studies/cells; touch {up}; sleep 60 & wait"""
+    # Short sleeps: bash hears a signal that comes just before a long `wait` only when that is over.
+    search = f"""trap 'echo interrupted >>{tmp_path}/calls; exit 130' INT
+        mkdir -p $MICROSEG_HOME/studies/cells; touch {up}; for _ in {{1..600}}; do sleep 0.1; done"""
     slurm = Slurm(tmp_path, search)
     _, said = slurm.run(script, when=up)
     assert "interrupted" in slurm.calls, said
