@@ -28,7 +28,7 @@ FIRST_STEP = "to the end of the first step"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True, help="for some 30 GB with the defaults")
+    parser.add_argument("--workdir", type=Path, required=True, help="for some 40 GB with the defaults")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=1024, help="of an image, pixels")
     parser.add_argument("--later", type=int, default=3, help="trials after the first")
@@ -54,7 +54,7 @@ def write_set(given: argparse.Namespace) -> None:
         image[0, :4] = np.frombuffer(number.to_bytes(4, "big"), np.uint8)
         paths = given.workdir / f"{name}.png", given.workdir / f"{name}-mask.png"
         for path, plane in zip(paths, (image, mask), strict=True):
-            path.write_bytes(cv2.imencode(".png", plane, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+            path.write_bytes(cv2.imencode(".png", plane, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1])
         hashes = tuple(file_hash(path.read_bytes()) for path in paths)
         size = {"height": given.side, "width": given.side}
         return Item(name=name, images=paths[:1], mask=paths[1], group=name, hashes=hashes, **size)

@@ -1,7 +1,9 @@
 """The training pipeline: what is drawn, how often, from which seed, and the values that reach the network."""
 
+import resource
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +267,28 @@ def test_a_large_set_is_loaded_without_a_look_at_its_pixels(manifest, tmp_path, 
     sample = sampler(pairs, Sampling(8, 2, 3, 0, foreground=0.5), NONE, 1)
     with pytest.raises(pytest.fail.Exception, match="an image is measured"):
         sample(0)
+
+
+@pytest.fixture
+def few_open_files():
+    """A process that may open few files more than it has."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, before[1]))
+    yield opened + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("preprocess", [PERCENTILE, CLAHE], ids=str)
+@pytest.mark.parametrize("limit", [None, 0])
+def test_more_images_are_read_than_files_may_be_open(manifest, tmp_path, few_open_files, preprocess, limit):
+    """A trap: Python keeps the file of a mapped array open, and 20,000 arrays are more than many systems allow."""
+    items = tuple(manifest.items[0].model_copy(update={"name": f"{number}"}) for number in range(100))
+    many = manifest.model_copy(update={"items": items})
+    names = [one.name for one in items]
+    pairs = load_pairs(names, many, tmp_path / "cache", preprocess, borders=True, limit=limit)
+    seen = [(pair.image[0:2, 0:2], pair.mask, pair.labels) for pair in pairs[:5]]
+    assert all(labels.shape == (*mask.shape, 2) for _, mask, labels in seen)
 
 
 @pytest.mark.parametrize(("given", "most"), [(1, 1), (2, 2)])

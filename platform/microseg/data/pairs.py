@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,24 +34,26 @@ class Windowed:
 
     Parameters
     ----------
-    image : ndarray, shape (height, width, channels)
-        As decoded, mapped from the cache; it is measured when the first window is read.
+    read : callable
+        Returns the image as decoded, (height, width, channels), mapped from the cache: it is open only while
+        a window is read. It is measured when the first one is.
     preprocess : Component
         An entry of ``PREPROCESSING`` that is `divisible`.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, image: NDArray[Any], preprocess: Component) -> None:
-        self._image, self._preprocess = image, preprocess
-        self.shape = (*image.shape[:2], output_channels(preprocess, image.shape[2]))
+    def __init__(self, read: Callable[[], NDArray[Any]], preprocess: Component) -> None:
+        self._read, self._preprocess = read, preprocess
+        height, width, channels = read().shape
+        self.shape = (height, width, output_channels(preprocess, channels))
 
     @functools.cached_property
     def _transform(self) -> Transform:
-        return fit(self._preprocess, lambda: [self._image])
+        return fit(self._preprocess, lambda: [self._read()])
 
     def __getitem__(self, window: tuple[slice, slice]) -> Image:
-        return self._transform(self._image[window])
+        return self._transform(self._read()[window])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:, :].astype(dtype or self.dtype, copy=False)
@@ -86,6 +88,28 @@ class Pair(NamedTuple):
         return mask if self.border is None else np.stack([mask, self.border[rows, columns]], axis=-1)
 
 
+class StoredPair(Pair):
+    """A pair whose arrays are opened whenever they are asked for; it is made of functions that open them.
+
+    Python keeps the file of a mapped array open, and systems allow a process some thousands.
+    """
+
+    @property
+    def image(self) -> Image | Windowed:
+        """The image, opened now."""
+        return self[1]()  # type: ignore[operator,no-any-return]
+
+    @property
+    def mask(self) -> Mask:
+        """The mask, opened now."""
+        return self[2]()  # type: ignore[operator,no-any-return]
+
+    @property
+    def border(self) -> Mask | None:
+        """The distance to the two nearest objects, opened now, or None."""
+        return self[3] and self[3]()  # type: ignore[operator]
+
+
 def load_pairs(
     names: Iterable[str],
     manifest: Manifest,
@@ -113,22 +137,48 @@ def load_pairs(
         Whether the loss needs the distance between objects.
     limit : int, optional
         Bytes of float32 images that may be held in memory, if not the usual.
+
+    Raises
+    ------
+    MicrosegError
+        If an image cannot be read.
     """
     items = {item.name: item for item in manifest.items}
     chosen = [items[name] for name in names]
     size = sum(item.height * item.width * manifest.channels * 4 for item in chosen)
     windows = divisible(preprocess.params)
     most = limit if limit is not None else WINDOWS_ABOVE if windows else FILES_ABOVE
-    load = _prepared if size <= most else _windowed if windows else _mapped
-    return [
-        Pair(
-            item.name,
-            load(item, manifest, cache, preprocess),
-            target_array(item, manifest, cache),
-            border_array(item, manifest, cache) if borders else None,
-        )
-        for item in chosen
-    ]
+    load = _held if size <= most else _windowed if windows else _mapped
+    return [load(item, manifest, cache, preprocess, borders) for item in chosen]
+
+
+def _held(item: Item, manifest: Manifest, cache: Path, preprocess: Component, borders: bool) -> Pair:
+    return Pair(
+        item.name,
+        _prepared(item, manifest, cache, preprocess),
+        np.array(target_array(item, manifest, cache)),
+        np.array(border_array(item, manifest, cache)) if borders else None,
+    )
+
+
+def _windowed(item: Item, manifest: Manifest, cache: Path, preprocess: Component, borders: bool) -> Pair:
+    image = Windowed(functools.partial(image_array, item, manifest, cache), preprocess)
+    return _stored(lambda: image, item, manifest, cache, borders)
+
+
+def _mapped(item: Item, manifest: Manifest, cache: Path, preprocess: Component, borders: bool) -> Pair:
+    read = functools.partial(_mapped_image, item, manifest, cache, preprocess)
+    read()
+    return _stored(read, item, manifest, cache, borders)
+
+
+def _stored(read: Callable[[], Any], item: Item, manifest: Manifest, cache: Path, borders: bool) -> Pair:
+    target = functools.partial(target_array, item, manifest, cache)
+    border = functools.partial(border_array, item, manifest, cache) if borders else None
+    target()  # decoded, where nobody did yet
+    if border:
+        border()
+    return StoredPair(item.name, read, target, border)  # type: ignore[arg-type]
 
 
 def _prepared(item: Item, manifest: Manifest, cache: Path, preprocess: Component) -> Image:
@@ -136,11 +186,7 @@ def _prepared(item: Item, manifest: Manifest, cache: Path, preprocess: Component
     return image
 
 
-def _windowed(item: Item, manifest: Manifest, cache: Path, preprocess: Component) -> Windowed:
-    return Windowed(image_array(item, manifest, cache), preprocess)
-
-
-def _mapped(item: Item, manifest: Manifest, cache: Path, preprocess: Component) -> Image:
+def _mapped_image(item: Item, manifest: Manifest, cache: Path, preprocess: Component) -> Image:
     read = f"{item.sha256} {manifest.axes} {manifest.channels}"
     key = hashlib.sha256(f"{read} {preprocess.model_dump_json()}".encode()).hexdigest()
     path = cache / "preprocessed" / f"{key}.npy"
