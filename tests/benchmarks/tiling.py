@@ -14,7 +14,6 @@ import importlib.util
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from microseg import runtime
+from microseg.bench.turns import take_turns, timed
 from microseg.config import Component, TrialConfig
 from microseg.data.images import decode_image, read_labels
 
@@ -133,7 +133,7 @@ def one_by_one(network: Any, prepared: NDArray[np.float32], tile: int, tiles: in
 
 def ways(given: argparse.Namespace, folder: Path) -> tuple[dict[str, tuple[Way, int]], dict[str, Any]]:
     """Return each way with the number of its tiles, and the segmenters by precision."""
-    from microseg.models import grid_of
+    from microseg.models import grid_of, load_saved
     from microseg.tiling import halo_of
 
     image = picture(given.side, given.image)
@@ -145,11 +145,13 @@ def ways(given: argparse.Namespace, folder: Path) -> tuple[dict[str, tuple[Way, 
     cut = np.random.default_rng(1).random((inner, given.tile, given.tile, 1), np.float32)
     found: dict[str, tuple[Way, int]] = {}
     for name, one in ours.items():
-        network = one._members[0]
+        network = one.networks[0]
         found[f"bare {name}"] = (lambda network=network: bare(network, cut, given.batch), inner)
         found[f"microseg {name}"] = (lambda one=one: one.probability(image), tiles)
         found[f"predict {name}"] = (lambda one=one: predict(one, image, folder), tiles)
-    network, prepared = ours["float32"]._members[0], ours["float32"]._preprocess(image)
+    # Others have the network as it was trained: what loads it here folds its normalisation away.
+    network = load_saved(folder / "float32" / "fold-0.keras")
+    prepared = ours["float32"]._preprocess(image)
     found["one by one float32"] = (lambda: one_by_one(network, prepared, given.tile, tiles), tiles)
     stride = given.tile - 2 * halo_of(given.tile, given.overlap)
     theirs = (1 - (given.tile - given.side) // stride) ** 2
@@ -173,15 +175,9 @@ def bare(network: Any, tiles: NDArray[np.float32], batch: int) -> None:
         network.predict_on_batch(tiles[first : first + batch])
 
 
-def timed(found: dict[str, tuple[Way, int]], repeats: int) -> dict[str, Measured]:
-    """Take turns, so that a busy machine is busy for all; the first turn compiles and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    for turn in range(repeats + 1):
-        for name, (way, _) in found.items():
-            started = time.perf_counter()
-            way()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
+def measure(found: dict[str, tuple[Way, int]], repeats: int) -> dict[str, Measured]:
+    """Take turns, so that a busy machine is busy for all."""
+    seconds = take_turns({name: timed(way) for name, (way, _) in found.items()}, budget=0.0, least=repeats)
     return {name: Measured(statistics.median(seconds[name]), tiles) for name, (_, tiles) in found.items()}
 
 
@@ -218,7 +214,7 @@ def main() -> None:
     runtime.threads(given.threads)
     with tempfile.TemporaryDirectory() as scratch:
         found, maps = ways(given, Path(scratch))
-        measured = timed(found, given.repeats)
+        measured = measure(found, given.repeats)
     table = Table("way", "seconds", "tiles", "ms per tile", title=f"{given.side} x {given.side} pixels")
     for name, one in measured.items():
         table.add_row(name, f"{one.seconds:.2f}", str(one.tiles), f"{1000 * one.per_tile:.1f}")
