@@ -24,6 +24,11 @@ from microseg.config import Component, TrialConfig
 from microseg.runtime import load_tensorflow, peak_memory_mib, threads
 
 
+def image_of(folder: Path, side: int) -> Path:
+    """Return where the image of that side lies."""
+    return folder / f"{side}.ome.zarr"
+
+
 def write_image(folder: Path, side: int) -> None:
     """Write an OME-Zarr image of round nuclei in a repeated pattern, block by block."""
     pattern, rng = Nuclei().pattern[..., 0], np.random.default_rng(0)
@@ -32,7 +37,7 @@ def write_image(folder: Path, side: int) -> None:
     scale = [{"type": "scale", "scale": [0.5, 0.5]}]
     levels = [{"path": "0", "coordinateTransformations": scale}]
     facts = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
-    group = zarr.create_group(folder, attributes={"ome": facts})
+    group = zarr.create_group(image_of(folder, side), attributes={"ome": facts})
     array = group.create_array("0", shape=(side, side), chunks=(1024, 1024), dtype="uint8")
     for top in range(0, side, 1024):
         rows = np.arange(top, min(top + 1024, side)) % PATTERN
@@ -64,7 +69,10 @@ def write_model(folder: Path, depth: int = 3, filters: int = 8) -> None:
 
 
 def one_size(folder: Path, side: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Predict one image, and return its figures."""
+    """Predict an image of `write_image`, and return its figures.
+
+    Another process has written it: what that held would count as held with the libraries.
+    """
     from microseg.serving.batch.image import Watch, predict_image
     from microseg.serving.batch.options import PredictOptions
     from microseg.serving.batch.table import ObjectTable
@@ -72,9 +80,7 @@ def one_size(folder: Path, side: int, options: dict[str, Any]) -> dict[str, Any]
 
     load_tensorflow()
     threads(2)
-    image, target, notes = folder / f"{side}.ome.zarr", folder / "masks", []
-    if not image.exists():
-        write_image(image, side)
+    image, target, notes = image_of(folder, side), folder / "masks", []
     given = PredictOptions.model_validate(options)
     segmenter = Segmenter(folder / "model")
     table = ObjectTable(folder / "objects.csv") if given.instances else None
@@ -111,6 +117,8 @@ def main() -> None:
         with fresh.Pool(1) as process:
             process.apply(write_model, (Path(name) / "model", given.depth, given.filters))
         for side in given.sides:
+            with fresh.Pool(1) as process:
+                process.apply(write_image, (Path(name), side))
             with fresh.Pool(1) as process:
                 figures.append(process.apply(one_size, (Path(name), side, options)))
             table.add_row(
