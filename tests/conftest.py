@@ -1,5 +1,6 @@
 """Fixtures that every test may use: quiet libraries, and the real labelled images where they are."""
 
+import gc
 import os
 import signal
 import socket
@@ -29,6 +30,12 @@ LONG = ("integration", "deploy", "serving")  # folders whose files take minutes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long: one that begins last keeps one process alone at the end."""
     items.sort(key=lambda item: item.path.relative_to(PROJECT / "tests").parts[0] not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported out of the garbage collector: Keras runs it whenever a training begins or ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
