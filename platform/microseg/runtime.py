@@ -25,20 +25,29 @@ MIB = 2**20
 
 
 def load_tensorflow() -> None:
+    """Import TensorFlow, see `import_tensorflow`, and look for GPUs, without the lines that it writes then.
+
+    They come from compiled code, straight to the file descriptor of standard error, before any log level
+    counts.
+    """
+    import_tensorflow()
+    with silent_descriptor():  # it says at its first look that there is no driver
+        sys.modules["tensorflow"].config.list_physical_devices("GPU")
+
+
+def import_tensorflow() -> None:
     """Import TensorFlow quietly and without what it and Keras import along for features unused here.
 
-    The lines it writes come from compiled code, straight to the file descriptor of standard error,
-    before any log level counts. Scikit-learn and matplotlib, which Keras takes when they are there
-    (for its scikit-learn wrappers and plots), are a quarter of the time of the import, JAX (for what
-    converts its models) a tenth. Keras computes with TensorFlow unless ``KERAS_BACKEND`` says otherwise.
+    Scikit-learn and matplotlib, which Keras takes when they are there (for its scikit-learn wrappers and
+    plots), are a quarter of the time of the import, JAX (for what converts its models) a tenth. Keras
+    computes with TensorFlow unless ``KERAS_BACKEND`` says otherwise.
     """
     if "tensorflow" in sys.modules:
         return
     other = os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow"
     unused = ("sklearn", "matplotlib") if other else ("sklearn", "matplotlib", "jax")
     with hidden(*unused), silent_descriptor(), uncollected():
-        tensorflow = importlib.import_module("tensorflow")
-        tensorflow.config.list_physical_devices("GPU")  # says at its first call that there is no driver
+        importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """From a trial's suggestion to its first training step, by phases; trials/hour one at a time and packed.
 
 Studies of small trials with real Ray, training and MLflow, each in a process of its own. The phases are of the
-second trial and later: the first waits for Ray. Seconds of the clock mean something only on a machine that
-does nothing else; the seconds of the worker's processor beside them change less.
+second trial and later: the first waits for Ray and for a process, later ones have one that stands by. Seconds
+of the clock mean something only on a machine that does nothing else; the seconds of the worker's processor
+beside them change less.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from rich.table import Table
 NAME = "small"
 HEADS = ("seconds, median (range)", "of the processor")
 PHASES = {
-    "process": "trial proposed, to its process started",
-    "entered": "to the worker's function called (Python, Ray Tune)",
-    "tensorflow": "to MLflow and TensorFlow loaded",
-    "loaded": "to the platform's training loaded",
+    "entered": "trial proposed, to the worker's function called",
+    "loaded": "to MLflow, TensorFlow and the platform loaded",
     "connected": "to its run told where it is trained",
     "images": "to images loaded",
     "network": "to network built and compiled",
@@ -51,7 +50,7 @@ class Marks:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
         self._file = file
-        self._found = {"process": (time.time() - age, 0.0)}
+        self._found = {"process": (time.time() - age, time.process_time())}
 
     def __call__(self, name: str) -> None:
         self._found.setdefault(name, (time.time(), time.process_time()))
@@ -90,7 +89,6 @@ def train(settings: dict[str, Any], job: Any) -> None:
 
 def watch(marks: Marks) -> None:
     """Mark what follows once TensorFlow is loaded; nobody may ask for these modules earlier."""
-    marks("tensorflow")
     import keras
 
     from microseg.tracking import recorder
@@ -147,7 +145,8 @@ def study(given: argparse.Namespace) -> None:
     for trial in tree.children(client, run.experiment_id, run.run_id):
         marks = json.loads((job.workdir / f"{trial.info.run_name}.json").read_text(encoding="utf-8"))
         ends = {"proposed": trial.info.start_time, "ended": trial.info.end_time}
-        done.append(marks | {name: (moment / 1000, 0.0) for name, moment in ends.items()})
+        before = marks["process"][1]  # the processor's seconds until the trial came
+        done.append(marks | {name: (moment / 1000, before) for name, moment in ends.items()})
     Path("trials.json").write_text(json.dumps(done), encoding="utf-8")
 
 
@@ -160,6 +159,11 @@ def studied(given: argparse.Namespace, concurrency: int, workdir: Path) -> list[
     return sorted(found, key=lambda marks: marks["proposed"])
 
 
+def stood_by(trial: dict[str, list[float]]) -> bool:
+    """Say whether a trial's process began before the trial was proposed."""
+    return trial["process"][0] < trial["proposed"][0]
+
+
 def phases(trials: list[dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
     """Return the seconds of each phase of the trials, of the clock and of the worker's processor."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -167,6 +171,10 @@ def phases(trials: list[dict[str, list[float]]]) -> dict[str, dict[str, list[flo
         gaps = [[end - start for start, end in zip(t[before], t[name], strict=True)] for t in trials]
         found[PHASES[name]] = {"clock": [gap[0] for gap in gaps], "processor": [gap[1] for gap in gaps]}
     whole = [[end - start for start, end in zip(t["proposed"], t["step"], strict=True)] for t in trials]
+    found["(its process, prepared before)"] = {
+        "clock": [t["entered"][0] - t["process"][0] for t in trials if stood_by(t)],
+        "processor": [t["process"][1] for t in trials],
+    }
     found["proposed to first step"] = {
         "clock": [one[0] for one in whole], "processor": [one[1] for one in whole]
     }  # fmt: skip

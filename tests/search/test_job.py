@@ -170,5 +170,7 @@ def test_a_hopeless_trial_is_reported_and_not_trained(tmp_path, monkeypatch):
     trial = TrialRun(tracking_uri="", experiment_id="1", study="s", number=4, run_id="r", name="trial-004")
     config = TrialConfig.model_validate({"model": {"name": "unet"}})
     job = Job.model_construct(folds=(None,), metric="val/dice", mode="max", epochs=9, workdir=tmp_path)
-    worker.run({"config": config.model_dump(), "trial": trial.model_dump(), "threads": 1}, job)
+    worker.run(
+        {"config": config.model_dump(), "trial": trial.model_dump(), "threads": 1, "followed": False}, job
+    )
     assert [(row["state"], row["reason"]) for row in sent] == [("failed", "ValueError: no such thing")]

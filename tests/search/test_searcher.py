@@ -28,14 +28,15 @@ def client(tmp_path_factory) -> MlflowClient:
 def study(client, tmp_path):
     run = tree.open_study(client, tmp_path.name)
 
-    def opened(total=2):
+    def opened(total=2, concurrency=1):
         trials = Trials(tmp_path / "optuna.db", "study", parse_space(VALUES), CONFIG)
         race = FoldRace(CONFIG, 3, 2)
         job = Job.model_construct(workdir=tmp_path)
+        packing = Packing(CONFIG.model_copy(update={"concurrency": concurrency}), MACHINE)
         return (
             trials,
             race,
-            StudySearcher(trials, total, (client, run), race, Packing(CONFIG, MACHINE), job),
+            StudySearcher(trials, total, (client, run), race, packing, job),
         )
 
     opened.run = run
@@ -173,6 +174,18 @@ def test_the_study_ends_at_its_total_and_resumes_what_was_in_flight(client, stud
     assert again.suggest("d") == Searcher.FINISHED
     parents = list(tree.children(client, study.run.experiment_id, study.run.run_id))
     assert [run.info.run_name for run in parents] == ["trial-000", "trial-001"]
+
+
+@pytest.mark.parametrize(
+    ("total", "concurrency", "followed"),
+    [(1, 1, "0"), (3, 1, "110"), (2, 2, "00"), (3, 2, "100"), (5, 2, "11100"), (2, 4, "00")],
+)
+def test_as_many_processes_are_prepared_as_there_are_trials_that_follow_another(
+    study, total, concurrency, followed
+):
+    _, _, searcher = study(total, concurrency)
+    settings = [searcher.suggest(str(number)) for number in range(total)]
+    assert [one["followed"] for one in settings] == [one == "1" for one in followed]
 
 
 def test_nothing_is_proposed_once_the_budget_is_spent(study):

@@ -317,6 +317,8 @@ def test_a_worker_that_does_not_see_the_driver_reads_what_went_wrong_from_the_st
         folds=(None,), metric="val/dice", mode="max", epochs=9, workdir=tmp_path / "nowhere",
         store="s3://lab/studies/s-1", session="a",
     )  # fmt: skip
-    worker.run({"config": config.model_dump(), "trial": trial.model_dump(), "threads": 1}, job)
+    worker.run(
+        {"config": config.model_dump(), "trial": trial.model_dump(), "threads": 1, "followed": False}, job
+    )
     assert [(row["state"], row["reason"]) for row in sent] == [("failed", "ValueError: no such thing")]
     assert not (tmp_path / "nowhere").exists() and (tmp_path / "own" / "work").is_dir()

@@ -81,6 +81,7 @@ class Packing:
 
     def __init__(self, config: SearchConfig, nodes: Sequence[Node]) -> None:
         wanted = config.gpus_per_trial
+        self.concurrency = config.concurrency
         self._gpus = gpus_per_trial(wanted, config.concurrency, nodes)
         self._cpus = cpus_per_trial(self._gpus, config.concurrency, nodes)
         hosts = [node for node in nodes if node.room(self._cpus, self._gpus)]

@@ -14,7 +14,7 @@ from ray.tune.execution import class_cache
 from rich.console import Console
 
 from microseg.config import SearchConfig
-from microseg.search import deaths, worker
+from microseg.search import deaths, standby, worker
 from microseg.search.incidents import MOST
 from microseg.search.job import Job
 from microseg.search.progress import Failures, ProgressLine
@@ -31,11 +31,13 @@ from microseg.tracking.tree import StudyRun
 ATTEMPTS = sum(most - 1 for most in MOST.values()) + 2
 
 
-def _keep_keys_from_logs() -> None:
-    """Let Ray Tune tell workers no keys of S3: what it tells them is in Ray's logs and on command lines.
+def _set_environment() -> None:
+    """Let Ray Tune start workers with what they load first, and with no keys of S3.
 
-    They inherit them, or take them, see `microseg.cluster.take_credentials`.
+    What it tells them is in Ray's logs and on command lines; keys they inherit, or take, see
+    `microseg.cluster.take_credentials`.
     """
+    class_cache.DEFAULT_ENV_VARS |= standby.HOOK
     names = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
@@ -85,7 +87,7 @@ def run_trials(
     if job.store:
         folder.mkdir(parents=True, exist_ok=True)
         job.mark.touch()
-    _keep_keys_from_logs()
+    _set_environment()
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)

@@ -100,7 +100,12 @@ class StudySearcher(Searcher):
             "trial": run.model_dump(mode="json"),
             "share": {"cpu": share.cpus, "gpu": share.gpus, "memory": share.memory},
             "threads": max(1, int(share.cpus)),
+            "followed": self._to_come() >= self._packing.concurrency,
         }
+
+    def _to_come(self) -> int:
+        """Return how many trials are not proposed yet."""
+        return len(self._left) + max(0, self._total - self._trials.count())
 
     def _open(self, record: TrialRecord) -> TrialRun:
         values = flatten(record.config.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -14,7 +15,7 @@ from ray import tune
 from microseg import runtime
 from microseg.cluster import take_credentials
 from microseg.config import TrialConfig
-from microseg.search import incidents
+from microseg.search import incidents, standby
 from microseg.search.incidents import TrialMemoryError
 from microseg.search.job import Job
 from microseg.search.state import Attempt
@@ -110,7 +111,8 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
     Parameters
     ----------
     settings : mapping
-        ``config``, the trial's configuration, ``trial``, its run in MLflow, and ``threads``.
+        ``config``, the trial's configuration, ``trial``, its run in MLflow, ``threads``, and ``followed``:
+        whether another trial takes its place.
     job : Job
         What all trials have in common.
     """
@@ -127,10 +129,12 @@ def run(settings: Mapping[str, Any], job: Job) -> None:
         if reason:
             Reporter(job, trial, config.accumulation).stop(0, 0, reason.state, reason.text)
             return
-        _train(config, trial, job, attempt, settings["threads"])
+        _train(config, trial, job, attempt, settings)
 
 
-def _train(config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, threads: int) -> None:
+def _train(
+    config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, settings: Mapping[str, Any]
+) -> None:
     with runtime.uncollected():
         runtime.load_tensorflow()
         import tensorflow as tf
@@ -141,7 +145,7 @@ def _train(config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, thr
 
         store.patient()
         clock.follow(trial.tracking_uri)
-        runtime.threads(threads)
+        runtime.threads(settings["threads"])
         recorder = Recorder(trial, config, job.folds, job.curves, job.metric, job.origin)  # loads a client
     recorder.note_worker(f"{platform.node()}, process {os.getpid()}")
     reporter = Reporter(job, trial, config.accumulation)
@@ -149,10 +153,14 @@ def _train(config: TrialConfig, trial: TrialRun, job: Job, attempt: Attempt, thr
     data = training.TrainingData(*job.images())
     hear = listener(recorder, reporter, job)
 
+    prepare = functools.cache(standby.prepare_successor)  # once
+
     def keep(progress: Any) -> None:
         if not progress.replayed:
             attempt.save()
         hear(progress)
+        if settings["followed"]:
+            prepare()
 
     try:
         training.run_trial(config, data, job.folds, attempt.folder, keep)

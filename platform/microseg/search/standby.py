@@ -1,0 +1,77 @@
+"""Processes that have loaded all that a trial needs before it is proposed; each serves one trial.
+
+A worker spends two thirds of the time to its first training step on imports. Ray begins a process for an
+actor only when it is asked for the actor, and gives it an idle one where that was begun for the same
+environment; so a running trial asks Ray for such a process beside its own, for the trial that follows it. A
+GPU is given to a process when it gets its actor: until then nothing here may look for one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+
+import ray
+from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
+
+from microseg import runtime
+
+# For the environment of a worker: what Ray lets it do before anything else.
+HOOK = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.load"}
+
+LOADED = (
+    "ray.tune.trainable.function_trainable",
+    "microseg.search.worker",
+    "microseg.tracking.recorder",
+    "microseg.training",
+)
+
+KEPT_S = 7 * 24 * 3600  # longer than trials last; Ray ends what is idle beyond the number of cores at once
+ANSWER_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+def load() -> None:
+    """Import what trials need; what fails here fails again in the trial, where it is told."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    try:
+        with runtime.uncollected():
+            runtime.import_tensorflow()
+            for name in LOADED:
+                importlib.import_module(name)
+    except Exception:  # noqa: BLE001
+        _log.exception("loaded in vain")
+
+
+def prepare_successor() -> None:
+    """Ask Ray for a process on this worker's machine, in its environment, for the trial after its own.
+
+    Without an answer the next trial begins in a process that is begun for it, later by its imports.
+    """
+    try:
+        _ask()
+    except Exception:  # noqa: BLE001
+        _log.warning("no process for the next trial", exc_info=True)
+
+
+def _ask() -> None:
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]
+    from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
+    from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+    from ray.core.generated.runtime_environment_pb2 import RuntimeEnvInfo  # type: ignore[attr-defined]
+
+    here = ray.get_runtime_context()
+    request = PrestartWorkersRequest(
+        language=PYTHON,
+        job_id=bytes.fromhex(here.get_job_id()),
+        runtime_env_info=RuntimeEnvInfo(serialized_runtime_env=here.get_runtime_env_string()),
+        keep_alive_duration_secs=KEPT_S,
+        num_workers=1,
+    )
+    machine = next(node for node in ray.nodes() if node["NodeID"] == here.get_node_id())
+    address = f"{machine['NodeManagerAddress']}:{machine['NodeManagerPort']}"
+    with init_grpc_channel(address) as channel:
+        NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=ANSWER_S)
