@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
             os.environ.pop(RUN_ID, None)
             _start()
         try:
-            keeper = _keeper() if _address() != LOCAL else None  # ends when nobody refers to it any more
+            keeper = _keeper() if not is_local() else None  # ends when nobody refers to it any more
             yield
             del keeper
         finally:
@@ -90,6 +90,11 @@ def _kept(name: str) -> Iterator[None]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+def is_local() -> bool:
+    """Say whether Ray is started on this machine alone."""
+    return _address() == LOCAL
 
 
 def _address() -> str:

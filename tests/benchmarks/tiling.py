@@ -2,9 +2,10 @@
 
 A U-Net with random weights, or those of ``--weights``, predicts one image. "Bare" is ``predict_on_batch`` on
 tiles that are ready and do not overlap; the others are compared with it after the overlap's extra pixels are
-counted. "Predict" is `microseg predict` from a tiled TIFF to a PNG, in strips as for images of any size. "One by one" is ``predict()`` for each tile, and MONAI's ``SlidingWindowInferer`` (where it is
-installed) runs the same network, with the same weights, in PyTorch; both predict as many tiles as we do, or
-about as many where the grid differs.
+counted. "Predict" is `microseg predict` from a tiled TIFF to a PNG, in strips as for images of any size. "One by
+one" is ``predict()`` for each tile, and MONAI's ``SlidingWindowInferer`` (where it is installed) runs the same
+network, with the same weights, in PyTorch; both predict as many tiles as we do, or about as many where the grid
+differs.
 """
 
 from __future__ import annotations
@@ -75,22 +76,18 @@ def segmenter(given: argparse.Namespace, precision: str, folder: Path) -> Any:
     """Save and load a network of a precision; the weights are the same in each."""
     import keras
 
-    from microseg.models import build_model
-    from microseg.serving.card import ModelCard
+    from microseg.bench.inference import saved
     from microseg.serving.segmenter import Segmenter
 
     model = Component(name="unet", params={"depth": given.depth, "filters": given.filters})
-    config = TrialConfig(model=model, tile=given.tile, overlap=given.overlap, batch_size=given.batch)
-    with runtime.fresh_session(precision, seed=0):
-        network = build_model(model, 1, 1)
-        if given.weights:
-            network.set_weights(keras.saving.load_model(given.weights, compile=False).get_weights())
-        folder.mkdir()
-        network.save(folder / "fold-0.keras")
-    card = ModelCard(
-        name="unet", study="-", trial="-", config=config, channels=1, classes=("cell",), data_digest=""
-    )
-    card.write(folder)
+    form = {"tile": given.tile, "overlap": given.overlap, "batch_size": given.batch}
+    found = saved(TrialConfig(model=model, precision=precision, **form), folder)
+    if not given.weights:
+        return found
+    file = folder / "fold-0.keras"
+    network = keras.saving.load_model(file, compile=False)
+    network.set_weights(keras.saving.load_model(given.weights, compile=False).get_weights())
+    network.save(file)
     return Segmenter(folder)
 
 

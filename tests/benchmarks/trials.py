@@ -1,9 +1,9 @@
 """From a trial's suggestion to its first training step, by phases; trials/hour one at a time and packed.
 
 Studies of small trials with real Ray, training and MLflow, each in a process of its own. The phases are of the
-second trial and later: the first waits for Ray and for a process, later ones have one that stands by. Seconds
-of the clock mean something only on a machine that does nothing else; the seconds of the worker's processor
-beside them change less.
+second trial and later: the process of the first still loads when it is proposed. Seconds of the clock mean
+something only on a machine that does nothing else; the seconds of the worker's processor beside them change
+less.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def study(given: argparse.Namespace) -> None:
 
     from microseg.config import SearchConfig
     from microseg.search.runner import run_trials
+    from microseg.search.session import ready
     from microseg.search.spending import Spending
     from microseg.search.trials import Trials
     from microseg.study import Request, prepare
@@ -140,7 +141,8 @@ def study(given: argparse.Namespace) -> None:
     job.workdir.mkdir(parents=True)
     run = tree.open_study(client, NAME)
     trials = Trials(job.workdir / "optuna.db", NAME, prepared.space, config)
-    run_trials(config, trials, job, (client, run), (Spending(trials, None), Console(quiet=True)), train)
+    with ready(config):
+        run_trials(config, trials, job, (client, run), (Spending(trials, None), Console(quiet=True)), train)
     done = []
     for trial in tree.children(client, run.experiment_id, run.run_id):
         marks = json.loads((job.workdir / f"{trial.info.run_name}.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import pytest
 import ray
 import trials as benchmark  # tests/benchmarks/trials.py
 from ray import cloudpickle
+from ray.tune.execution import class_cache
 
 from microseg.data.synthetic import write_demo
 from microseg.search import standby
@@ -77,31 +78,38 @@ def waiting() -> set[int]:
     return {pid for pid in found if entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")}
 
 
-def test_the_next_trial_gets_the_process_that_was_prepared_and_no_other_trial_does(monkeypatch):
+def prepared() -> set[int]:
+    """Return what waits, once something does."""
+    end = time.monotonic() + 60
+    while not (found := waiting()):
+        assert time.monotonic() < end, "no process stands by"
+        time.sleep(0.1)
+    return found
+
+
+def test_a_trial_gets_the_process_that_stands_by_and_no_other_trial_does(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", MARK)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with ray_session():
-        actor = ray.remote(runtime_env={"env_vars": MARK})(Trial)
-        first = actor.options(num_cpus=1).remote()
-        begun = ray.get(first.process.remote())
+        trial = class_cache._ActorClassCache().get(Trial)  # as Tune makes it
+        standby.prepare_first(1)
+        there = prepared()
+        first = trial.options(num_cpus=1).remote()
+        assert {ray.get(first.process.remote())} == there and not waiting()
+
         ray.get(first.prepare_in_vain.remote())  # no fault of the trial
         ray.get(first.prepare.remote())
-        end = time.monotonic() + 60
-        while not (prepared := waiting()):
-            assert time.monotonic() < end, "no process was prepared"
-            time.sleep(0.1)
+        next_one = prepared()
         ray.kill(first)
-        second = actor.options(num_cpus=1).remote()
-        third = actor.options(num_cpus=1).remote()
-        taken = ray.get([second.process.remote(), third.process.remote()])
-        assert len(prepared) == 1 and prepared < set(taken)
-        assert len({begun, *taken}) == 3
+        others = [trial.options(num_cpus=1).remote() for _ in range(2)]
+        taken = set(ray.get([other.process.remote() for other in others]))
+        assert len(next_one) == 1 and next_one < taken and not taken & there and len(taken) == 2
 
 
 @pytest.mark.slow
-def test_of_a_study_each_trial_after_the_first_has_a_process_of_its_own_that_stood_by(tmp_path):
+def test_each_trial_of_a_study_has_a_process_of_its_own_that_stood_by(tmp_path):
     write_demo(tmp_path / "data", images=12, sessions=4)
-    given = argparse.Namespace(trials=3, epochs=6)
-    first, *later = benchmark.studied(given, 1, Path(tmp_path / "study"))
-    assert not benchmark.stood_by(first) and all(benchmark.stood_by(trial) for trial in later)
-    assert len({trial["process"][0] for trial in [first, *later]}) == 3
+    trials = benchmark.studied(argparse.Namespace(trials=3, epochs=6), 1, tmp_path / "study")
+    assert all(benchmark.stood_by(trial) for trial in trials)
+    assert len({trial["process"][0] for trial in trials}) == 3

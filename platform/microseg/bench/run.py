@@ -164,10 +164,7 @@ def _rate(seconds: Mapping[str, Sequence[float]], way: str, images: int, gflop: 
 
 
 def _starts(start: Search) -> tuple[float, float, float]:
-    """Return the seconds of a search around its trials, of a trial's start, and until a network is traced.
-
-    A trial's start is that of the first: a few seconds more than that of later ones, whose process stands by.
-    """
+    """Return the seconds of a search around its trials, of a trial's start, and until a network is traced."""
     times = start.measured
     around = start.proposed - times.start + times.end - times.saved
     return around, times.training - start.proposed, max(0.0, times.first_epoch - times.epoch)

@@ -10,7 +10,6 @@ from typing import Any
 import ray
 from mlflow import MlflowClient
 from ray import tune
-from ray.tune.execution import class_cache
 from rich.console import Console
 
 from microseg.config import SearchConfig
@@ -29,17 +28,6 @@ from microseg.tracking.tree import StudyRun
 # All that may go wrong with a trial before it is given up, the attempt that ends it, and a last one, in which
 # the worker finds it hopeless and says so.
 ATTEMPTS = sum(most - 1 for most in MOST.values()) + 2
-
-
-def _set_environment() -> None:
-    """Let Ray Tune start workers with what they load first, and with no keys of S3.
-
-    What it tells them is in Ray's logs and on command lines; keys they inherit, or take, see
-    `microseg.cluster.take_credentials`.
-    """
-    class_cache.DEFAULT_ENV_VARS |= standby.HOOK
-    names = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 def trainable(train: Callable[..., None], job: Job) -> Any:
@@ -87,7 +75,7 @@ def run_trials(
     if job.store:
         folder.mkdir(parents=True, exist_ok=True)
         job.mark.touch()
-    _set_environment()
+    standby.set_environment()
     progress = ProgressLine(config, config.trials - todo, job, spending, console)
     with progress as line, ray_session() as nodes:
         race = FoldRace(config, job.epochs, len(job.folds), spending.exhausted)

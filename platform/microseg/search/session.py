@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from microseg import cluster
 from microseg.config import SearchConfig
 from microseg.errors import MicrosegError
+from microseg.search import standby
 from microseg.search.machines import Needs, check_machines
 from microseg.search.resources import Node, Packing, Share
 
@@ -39,6 +40,9 @@ def ready(config: SearchConfig, needs: Needs = NOTHING) -> Iterator[Share]:
             )
         if len(nodes) > 1:
             check_machines(needs)
+        elif cluster.is_local():
+            standby.set_environment()
+            standby.prepare_first(min(config.concurrency, config.trials))
         yield share
 
 

@@ -8,17 +8,17 @@ GPU is given to a process when it gets its actor: until then nothing here may lo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ray
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from microseg import runtime
-
-# For the environment of a worker: what Ray lets it do before anything else.
-HOOK = {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.load"}
 
 LOADED = (
     "ray.tune.trainable.function_trainable",
@@ -45,33 +45,64 @@ def load() -> None:
         _log.exception("loaded in vain")
 
 
-def prepare_successor() -> None:
-    """Ask Ray for a process on this worker's machine, in its environment, for the trial after its own.
+def set_environment() -> None:
+    """Let Ray Tune start workers with what they load first, and with no keys of S3.
 
-    Without an answer the next trial begins in a process that is begun for it, later by its imports.
+    What it tells them is in Ray's logs and on command lines; keys they inherit, or take, see
+    `microseg.cluster.take_credentials`.
     """
+    from ray.tune.execution import class_cache
+
+    class_cache.DEFAULT_ENV_VARS |= {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.load"}
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
+
+
+def prepare_first(count: int) -> None:
+    """Ask Ray, of the one machine that it has, for the processes of the first trials."""
+    from ray.tune.execution import class_cache
+
+    with _unneeded():
+        workers = class_cache._ActorClassCache().get(_Any)  # with the environment of Tune's own workers
+        environment = workers._default_options["runtime_env"]
+        _ask(environment.serialize(), ray.nodes()[0], count)
+
+
+def prepare_successor() -> None:
+    """Ask Ray for a process on this worker's machine, in its environment, for the trial after its own."""
+    with _unneeded():
+        here = ray.get_runtime_context()
+        machine = next(node for node in ray.nodes() if node["NodeID"] == here.get_node_id())
+        _ask(here.get_runtime_env_string(), machine, 1)
+
+
+class _Any:
+    """Stands for whatever class Tune's workers have."""
+
+
+@contextlib.contextmanager
+def _unneeded() -> Iterator[None]:
+    """Go on where Ray does not answer: a trial then begins in a process that is begun for it."""
     try:
-        _ask()
+        yield
     except Exception:  # noqa: BLE001
-        _log.warning("no process for the next trial", exc_info=True)
+        _log.warning("no process stands by for a trial", exc_info=True)
 
 
-def _ask() -> None:
+def _ask(environment: str, machine: Mapping[str, Any], count: int) -> None:
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated.common_pb2 import PYTHON  # type: ignore[attr-defined]
     from ray.core.generated.node_manager_pb2 import PrestartWorkersRequest  # type: ignore[attr-defined]
     from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
     from ray.core.generated.runtime_environment_pb2 import RuntimeEnvInfo  # type: ignore[attr-defined]
 
-    here = ray.get_runtime_context()
     request = PrestartWorkersRequest(
         language=PYTHON,
-        job_id=bytes.fromhex(here.get_job_id()),
-        runtime_env_info=RuntimeEnvInfo(serialized_runtime_env=here.get_runtime_env_string()),
+        job_id=bytes.fromhex(ray.get_runtime_context().get_job_id()),
+        runtime_env_info=RuntimeEnvInfo(serialized_runtime_env=environment),
         keep_alive_duration_secs=KEPT_S,
-        num_workers=1,
+        num_workers=count,
     )
-    machine = next(node for node in ray.nodes() if node["NodeID"] == here.get_node_id())
     address = f"{machine['NodeManagerAddress']}:{machine['NodeManagerPort']}"
     with init_grpc_channel(address) as channel:
         NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=ANSWER_S)
