@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 
 FEWEST = 10  # trials: of fewer, the best quarter is no sample
 _BEST = 0.25  # of the trials: the best tenth of a usual study is so few that chance leads the list
@@ -42,6 +41,8 @@ def importances(parameters: Sequence[Mapping[str, str]], scores: Sequence[float]
     known = _distributions(parameters)
     if not known:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator  # loads scikit-learn: a second of each command
+
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory announces itself
     study = optuna.create_study(direction="maximize")
