@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -57,6 +59,22 @@ class Desk:
 def desk_in(project):
     """Return a function from a folder to the desk of a user who works there."""
     return lambda folder: Desk(folder, project)
+
+
+@pytest.fixture
+def told(called, monkeypatch):
+    """Return a function that calls a command as somebody at their desk, in this process: output and error text."""
+
+    def call(desk: Desk, *arguments: str, code: int = 0, **variables: str) -> tuple[str, str]:
+        with unittest.mock.patch.dict(os.environ, desk.env | variables, clear=True):
+            monkeypatch.chdir(desk.folder)
+            mlflow.set_tracking_uri(None)
+            ended, out, err = called(*arguments)
+            mlflow.set_tracking_uri(None)
+        assert ended == code, out + err
+        return out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

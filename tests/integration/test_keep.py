@@ -4,6 +4,7 @@ import pytest
 import yaml
 from services import tiny_space
 
+from microseg.data.synthetic import write_demo
 from microseg.report import find_study, view
 from microseg.tracking.fold import MODEL
 from microseg.tracking.keeping import NETWORK, REMOVED
@@ -18,7 +19,7 @@ SPACE = tiny_space(
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, desk_in):
     desk = desk_in(tmp_path_factory.mktemp("keep"))
-    desk.run("demo-data", "cells", "--images", "12")
+    write_demo(desk.folder / "cells", images=12)
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     desk.said = desk.run(
         "search", "--data", "cells", "--space", "space.yaml", "--study", "s", "--keep", "best"
@@ -49,12 +50,12 @@ def test_only_the_best_trial_keeps_its_networks_and_the_size_is_said(desk):
     assert "result.json" in {file.path for file in desk.client.list_artifacts(fold.info.run_id)}
 
 
-def test_it_goes_on_with_more_trials_and_another_policy_and_is_promoted(desk):
+def test_it_goes_on_with_more_trials_and_another_policy_and_is_promoted(desk, told):
     before = networks(desk)[0].ranked[0].name
     desk.run("search", "--study", "s", "--resume", "--trials", "3", "--keep", "models")
     seen, kept, _ = networks(desk)
     assert {before, "trial-002"} <= kept  # of the other one nothing comes back
     assert len(seen.ranked) == 3
     assert not any(run.info.status == "RUNNING" for run in desk.client.search_runs(["1"]))
-    said = desk.run("promote", "--model", "cells", "--force", "--why", "to see whether it loads")
+    said, _ = told(desk, "promote", "--model", "cells", "--force", "--why", "to see whether it loads")
     assert "champion" in said

@@ -192,8 +192,8 @@ def test_the_search_ends_with_a_leaderboard_and_the_way_on(desk):
     assert means == sorted(means, reverse=True)
 
 
-def test_the_report_is_one_file_that_opens_offline(desk):
-    desk.run("report", "first", "--output", "report.html")
+def test_the_report_is_one_file_that_opens_offline(desk, told):
+    told(desk, "report", "first", "--output", "report.html")
     page = (desk.folder / "report.html").read_text()
     assert "trial-000" in page and "<svg" in page and "selection scores" in page
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)|url\((?!#)|@import|<script""", page)
@@ -212,10 +212,10 @@ def ask(port: int, image: Path) -> np.ndarray:
 
 
 @pytest.mark.slow  # serving, prediction and promotion each have tests of their own that train nothing
-def test_the_promoted_model_serves_what_predict_writes(desk):
-    undecided = desk.run("promote", "--model", "cells", code=1)
+def test_the_promoted_model_serves_what_predict_writes(desk, told):
+    undecided, _ = told(desk, "promote", "--model", "cells", code=1)
     assert "cells: cannot be decided with 2 groups; there is still no champion" in undecided
-    forced = desk.run("promote", "--model", "cells", "--force", "--why", "two groups decide nothing")
+    forced, _ = told(desk, "promote", "--model", "cells", "--force", "--why", "two groups decide nothing")
     assert "version 1 is now champion" in forced
     uri = "models:/cells@champion"
     (port,) = free_ports(1)
@@ -249,7 +249,7 @@ def test_the_promoted_model_serves_what_predict_writes(desk):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-    assert "no earlier champion" in desk.run("rollback", "--model", "cells", code=2)
+    assert "no earlier champion" in told(desk, "rollback", "--model", "cells", code=2)[1]
 
 
 def wait_for(port: int, server: subprocess.Popen) -> None:

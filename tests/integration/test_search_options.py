@@ -7,13 +7,14 @@ import pytest
 import yaml
 from optuna import load_study
 
+from microseg.data.synthetic import write_demo
 from microseg.report import find_study, view
 from microseg.tracking import tree
 
 pytestmark = pytest.mark.slow  # some 20 worker processes with TensorFlow
 
 SPACE = {
-    "trials": 3,
+    "trials": 2,
     "folds": 2,
     "against": "parameters",
     "start_with": [{"model": {"name": "unet", "params": {"filters": 6}}}],
@@ -36,7 +37,7 @@ SPACE = {
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, desk_in):
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
+    write_demo(desk.folder / "cells", images=12, sessions=8)
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     desk.output = desk.run(
         "search", "--data", "cells", "--space", "space.yaml", "--study", "first", "--concurrency", "2"
@@ -114,17 +115,17 @@ def test_a_budget_stops_the_study_and_more_hours_go_on(desk):
     output = desk.run(*arguments, "9")
     assert "candidate           models:/cells@candidate" in output
     first, second = (view(desk.client, find_study(desk.client, name)) for name in ("first", "second"))
-    assert len(second.rows) == 3 and not [row for row in second.rows if row.state == "interrupted"]
+    assert len(second.rows) == 2 and not [row for row in second.rows if row.state == "interrupted"]
     best = next(row for row in first.rows if row.rank == 1)
     again = next(row for row in second.rows if row.name == "trial-001")  # after the stated one
     rate = "optimizer/params/learning_rate"
     assert again.params[rate] == best.params[rate] or best.name == "trial-000"
 
 
-def test_another_space_is_refused_and_the_same_one_is_not(desk):
+def test_another_space_is_refused_and_the_same_one_is_not(desk, told):
     changed = SPACE | {"space": SPACE["space"] | {"epochs": 4}}
     (desk.folder / "other.yaml").write_text(yaml.safe_dump(changed))
-    said = desk.run("search", "--study", "first", "--resume", "--space", "other.yaml", code=2)
+    _, said = told(desk, "search", "--study", "first", "--resume", "--space", "other.yaml", code=2)
     assert "began with another space" in said
     output = desk.run("search", "--study", "first", "--resume", "--space", "space.yaml", "--data", "cells")
     assert "(version 1)" in output  # nothing was left to do, and nothing is registered twice

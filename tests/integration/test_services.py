@@ -5,17 +5,14 @@ Anna, an analyst, searches; Lea, who leads, promotes; their passwords, and those
 
 import base64
 import json
-import os
 import re
 import secrets
 import subprocess
 import sys
 import tempfile
 import time
-import unittest.mock
 from pathlib import Path
 
-import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -122,17 +119,12 @@ def admin(lab, monkeypatch) -> MlflowClient:
 
 
 @pytest.fixture
-def told(lab, called, monkeypatch):
+def told(lab, told):
     """Return a function that calls a command in this process, as somebody at their desk, where it is refused."""
 
     def call(desk, *arguments, **variables):
-        with unittest.mock.patch.dict(os.environ, desk.env | variables, clear=True):
-            monkeypatch.chdir(desk.folder)
-            mlflow.set_tracking_uri(None)
-            code, *said = called(*arguments)
-            mlflow.set_tracking_uri(None)
+        said = told(desk, *arguments, code=2, **variables)
         lab.said += said
-        assert code == 2, said
         return said[1].strip()
 
     return call
