@@ -22,7 +22,7 @@ from microseg.tracking import tree
 pytestmark = pytest.mark.slow
 
 HOUR = 3600
-SPACE = {"concurrency": 2, "epochs": 12, "patience": 12}
+SPACE = {"concurrency": 2, "epochs": 6}
 
 
 class Clock:
