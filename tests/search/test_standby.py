@@ -49,6 +49,12 @@ def test_what_cannot_be_loaded_is_left_to_the_trial(monkeypatch, caplog):
     assert "libcudart.so.12" in caplog.text
 
 
+def test_nothing_is_loaded_where_that_looks_for_a_gpu(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setattr(standby.runtime, "import_tensorflow", lambda: pytest.fail("loaded"))
+    standby.load()
+
+
 class Trial:
     """Stands for a trial's actor: its environment is one that only such actors have."""
 

@@ -19,6 +19,7 @@ import ray
 from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from microseg import runtime
+from microseg.errors import one_line
 
 LOADED = (
     "ray.tune.trainable.function_trainable",
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 def load() -> None:
     """Import what trials need; what fails here fails again in the trial, where it is told."""
+    if os.environ.get("KERAS_BACKEND") == "torch":
+        return  # Keras would ask it for a GPU at once
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     try:
         with runtime.uncollected():
@@ -85,8 +88,8 @@ def _unneeded() -> Iterator[None]:
     """Go on where Ray does not answer: a trial then begins in a process that is begun for it."""
     try:
         yield
-    except Exception:  # noqa: BLE001
-        _log.warning("no process stands by for a trial", exc_info=True)
+    except Exception as error:  # noqa: BLE001
+        _log.warning("no process stands by for a trial (%s)", one_line(error))
 
 
 def _ask(environment: str, machine: Mapping[str, Any], count: int) -> None:
