@@ -5,6 +5,7 @@ import subprocess
 import pytest
 import yaml
 
+from microseg.data.synthetic import write_demo
 from microseg.report import find_study
 from microseg.tracking import tree
 
@@ -50,7 +51,7 @@ def states(desk):
 
 def test_a_trial_whose_disk_is_full_ends_alone_and_says_so(desk_in, tmp_path, small_disk):
     desk = desk_in(tmp_path)
-    desk.run("demo-data", "cells", "--images", "12", "--sessions", "8")
+    write_demo(tmp_path / "cells", images=12, sessions=8)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
     small_disk(tmp_path / ".microseg/studies/full/trial-000", 16)
     said = desk.run("search", "--data", "cells", "--space", "space.yaml", "--study", "full")
