@@ -47,7 +47,7 @@ def desk(tmp_path_factory, project):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    start.folder = folder
+    start.folder, start.env = folder, env
     start.client = MlflowClient(env["MLFLOW_TRACKING_URI"])
     given = {"config": folder / "best.yaml", "data": folder / "cells", "study": "again", "folds": 2}
     start.output = start("crossval", **given, **{"group-regex": GROUPS})
@@ -90,16 +90,17 @@ def test_report_promote_predict_and_reproduce(desk):
     assert "val/dice was" in desk("reproduce", run_id=fold.info.run_id)
 
 
-def test_results_and_masks_from_elsewhere(desk):
+def test_results_and_masks_from_elsewhere(desk, told):
     table = desk.folder / "results.csv"
     table.write_text("architecture,fold1,fold2,fold3\nunet,0.81,0.83,0.85\nlinknet,0.80,0.84,0.79\n")
     output = desk("import-results", file=table, name="old", **{"id-column": "architecture"})
     assert "imported: study 'old' with 2 configurations, 2 with all 3 folds" in output
-    output = desk("report", study="old", output=desk.folder / "old.html")
+    output, _ = told(desk, "report", "old", "--output", "old.html")
     assert "linknet cannot be told apart from unet on this data" in output
     masks = {"truth": desk.folder / "cells", "prediction": desk.folder / "cells/masks"}
     assert re.search(r"dice +1\.0000", desk("score", name="colleague", **masks))
-    output = desk("score", name="again", against="colleague", **masks)
+    options = [str(part) for name, value in masks.items() for part in (f"--{name}", value)]
+    output, _ = told(desk, "score", *options, "--name", "again", "--against", "colleague")
     assert "This is a comparison, not a promotion" in output
     made = [run.info for run in desk.client.search_runs(["0"]) if run.info.run_name in ("old", "colleague")]
     assert sorted((run.run_name, run.status) for run in made) == [
