@@ -251,7 +251,7 @@ def workers_of(cluster) -> list[int]:
 def killed(cluster, registered, store_of_registered, image, tmp_path_factory):
     """Images predicted here and there, where a worker is killed once the first part is done."""
     folder = tmp_path_factory.mktemp("killed")
-    source = folder_of_images(folder / "in", image, 6000, 600)
+    source = folder_of_images(folder / "in", image, 6000, 300)
     before, notes = [], []
 
     def told(done: float, images: int) -> None:
@@ -288,7 +288,7 @@ def test_the_result_is_complete_and_that_of_one_machine_bit_by_bit(killed):
 
 @pytest.mark.slow
 def test_what_is_done_is_kept_when_a_person_interrupts(cluster, registered, image, tmp_path, monkeypatch):
-    source = folder_of_images(tmp_path / "in", image, 6000, 1500)
+    source = folder_of_images(tmp_path / "in", image, 6000, 900)
     monkeypatch.setattr(driver, "ROWS", 1024)
 
     def told(done: float, images: int) -> None:
