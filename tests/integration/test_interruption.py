@@ -8,6 +8,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from microseg.data.synthetic import write_demo
 from microseg.tracking import store, tree
 
 pytestmark = pytest.mark.slow  # two starts of Ray and of TensorFlow
@@ -36,7 +37,7 @@ def runs(client: MlflowClient) -> dict:
 def desk(tmp_path_factory, desk_in):
     """A study that was interrupted in its first fold, and what it said."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "8", "--sessions", "8")
+    write_demo(desk.folder / "cells", images=8, sessions=8)
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     # A shell that starts something in the background lets it ignore the signal, and so its children.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
