@@ -15,6 +15,7 @@ import yaml
 from mlflow import MlflowClient
 from services import tiny_space
 
+from microseg.data.synthetic import write_demo
 from microseg.report import find_study
 from microseg.tracking import tree
 
@@ -48,7 +49,7 @@ def family(process: int) -> list[int]:
 def desk(tmp_path_factory, desk_in, auth_server, postgres, s3_server):
     """A desk with images, where all servers are used."""
     desk = desk_in(tmp_path_factory.mktemp("desk"))
-    desk.run("demo-data", "cells", "--images", "8", "--sessions", "8")
+    write_demo(desk.folder / "cells", images=8, sessions=8)
     (desk.folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     desk.env |= s3_server.variables | auth_server.variables()
     desk.env |= {
