@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -94,19 +96,30 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
         experiment = client.get_run(run_id).info.experiment_id
         model = client.create_logged_model(experiment, card.name, source_run_id=run_id)
         # mlflow.pyfunc.log_model takes no run; this is what it calls, and it leaves the active run alone.
-        Model.log(
-            artifact_path=None,
-            flavor=mlflow.pyfunc,
-            run_id=run_id,
-            model_id=model.model_id,
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"model": str(directory)},
-            code_paths=[str(package_copy(Path(folder) / "code"))],
-            pip_requirements=requirements(),
-            input_example=[_example(card.channels)],
-        )
+        with _uncompiled():
+            Model.log(
+                artifact_path=None,
+                flavor=mlflow.pyfunc,
+                run_id=run_id,
+                model_id=model.model_id,
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"model": str(directory)},
+                code_paths=[str(package_copy(Path(folder) / "code"))],
+                pip_requirements=requirements(),
+                input_example=[_example(card.channels)],
+            )
     version = _register(client, card, model.model_id, run_id)
     return Candidate(name=card.name, version=version, uri=f"models:/{card.name}/{version}")
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Let imports leave no compiled code behind: MLflow tries a model's code, and stores what lies beside it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _example(channels: int) -> dict[str, str]:
