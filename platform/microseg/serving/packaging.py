@@ -114,7 +114,7 @@ def log_candidate(card: ModelCard, members: Sequence[Path], run_id: str) -> Cand
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Let imports leave no compiled code behind: MLflow tries a model's code, and stores what lies beside it."""
+    """Let imports leave no compiled code: MLflow tries a model's code, and stores what lies beside it."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
