@@ -181,7 +181,7 @@ def test_every_network_of_a_published_space_trains(name, model, tmp_path, projec
     assert all(np.isfinite(value) for key, value in result.metrics.items() if key != "val/auc")
 
 
-def test_an_input_modality_is_chosen_among_the_channels(tmp_path, desk_in, project, told):
+def test_an_input_modality_is_chosen_among_the_channels(tmp_path, desk_in, project):
     """AFM compared height, deflection, friction and all three: a dimension of its space."""
     search = cut("afm", project)
     search["space"]["model"] = search["space"]["model"]["one_of"][0]
@@ -190,5 +190,5 @@ def test_an_input_modality_is_chosen_among_the_channels(tmp_path, desk_in, proje
     rows = searched(desk, data, "modality").rows
     assert {row.params["preprocess/params/channels"] for row in rows} <= {"[0]", "[1]", "[2]", "[0, 1, 2]"}
     grey = "--data", str(tmp_path / "grey")
-    _, error = told(desk, "search", *grey, "--space", "space.yaml", "--study", "height", code=2)
+    error = desk.run("search", *grey, "--space", "space.yaml", "--study", "height", code=2)
     assert "channel" in error and error.count("\n") == 1
