@@ -32,8 +32,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--turn", type=float, default=10.0, help="seconds of a turn of the bare loop, about")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long turns are taken")
+    parser.add_argument("--turn", type=float, default=20.0, help="seconds of a turn of the bare loop, about")
+    parser.add_argument("--minutes", type=float, default=12.0, help="how long turns are taken")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     return parser.parse_args()
 
